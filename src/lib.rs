@@ -1,1 +1,8 @@
-pub fn x(){}
+// SPDX-License-Identifier: MPL-2.0
+#![warn(missing_docs)]
+//! camvault: camera feeds go in; encrypted, deduplicated, provably forgettable footage comes out.
+
+pub mod identity;
+mod mac;
+pub mod ownership;
+pub mod rce;

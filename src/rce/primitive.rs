@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: MPL-2.0
+//! H, E and ⊕, each counted in tests, so that [KL19] Table 1 can be held against the code.
+
+use aes::Aes256;
+use ctr::Ctr128BE;
+use ctr::cipher::{KeyIvInit, StreamCipher};
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+/// Bytes treated at once, small enough for the first-level cache and large enough for BLAKE3's
+/// widest kernels.
+pub(super) const STRIDE: usize = 16 << 10;
+
+/// A SHA-256 that can be continued after a digest was taken.
+#[derive(Clone, Default)]
+pub(super) struct Hasher(Sha256);
+
+impl Hasher {
+    pub(super) fn update(&mut self, data: &[u8]) {
+        self.0.update(data);
+    }
+
+    pub(super) fn digest(&self) -> Zeroizing<[u8; 32]> {
+        count::hash();
+        Zeroizing::new(self.0.clone().finalize().into())
+    }
+
+    pub(super) fn of(data: &[u8]) -> Zeroizing<[u8; 32]> {
+        let mut hasher = Self::default();
+        hasher.update(data);
+        hasher.digest()
+    }
+}
+
+pub(super) fn hmac(secret: &[u8; 32], data: &[u8]) -> Zeroizing<[u8; 32]> {
+    count::hash();
+    crate::mac::hmac(secret, &[data])
+}
+
+pub(super) fn xor(a: &[u8; 32], b: &[u8; 32]) -> Zeroizing<[u8; 32]> {
+    count::xor();
+    Zeroizing::new(std::array::from_fn(|i| a[i] ^ b[i]))
+}
+
+fn cipher(key: &[u8; 32]) -> Ctr128BE<Aes256> {
+    count::cipher();
+    Ctr128BE::<Aes256>::new(key.into(), &[0u8; 16].into())
+}
+
+/// E in place; `each` sees every encrypted piece while it is in the cache.
+pub(super) fn encrypt(key: &[u8; 32], data: &mut [u8], mut each: impl FnMut(&[u8])) {
+    let mut cipher = cipher(key);
+    for part in data.chunks_mut(STRIDE) {
+        cipher.apply_keystream(part);
+        each(part);
+    }
+}
+
+/// E without keeping the result: every piece passes through `scratch`.
+pub(super) fn encrypt_copy(
+    key: &[u8; 32],
+    data: &[u8],
+    scratch: &mut [u8; STRIDE],
+    mut each: impl FnMut(&[u8]),
+) {
+    let mut cipher = cipher(key);
+    for part in data.chunks(STRIDE) {
+        let out = &mut scratch[..part.len()];
+        out.copy_from_slice(part);
+        cipher.apply_keystream(out);
+        each(out);
+    }
+}
+
+#[cfg(not(test))]
+mod count {
+    pub(super) fn hash() {}
+    pub(super) fn cipher() {}
+    pub(super) fn xor() {}
+}
+
+#[cfg(test)]
+pub(super) mod count {
+    use std::cell::Cell;
+    thread_local!(static OPS: Cell<(u32, u32, u32)> = const { Cell::new((0, 0, 0)) });
+
+    pub(in crate::rce) fn hash() {
+        OPS.with(|c| c.set((c.get().0 + 1, c.get().1, c.get().2)));
+    }
+    pub(in crate::rce) fn cipher() {
+        OPS.with(|c| c.set((c.get().0, c.get().1 + 1, c.get().2)));
+    }
+    pub(in crate::rce) fn xor() {
+        OPS.with(|c| c.set((c.get().0, c.get().1, c.get().2 + 1)));
+    }
+    /// (H, SE, ⊕) since the last call.
+    pub(in crate::rce) fn take() -> (u32, u32, u32) {
+        OPS.with(|c| c.replace((0, 0, 0)))
+    }
+}
