@@ -5,4 +5,5 @@
 pub mod identity;
 mod mac;
 pub mod ownership;
+pub mod protocol;
 pub mod rce;
