@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: MPL-2.0
+
+/// Why the vault could not be used, or what it gave could not be accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No connection, a broken one, or no answer in time: worth trying again.
+    #[error(
+        "vault {vault}: {reason}: check that `camvault serve` runs there and that the network is up"
+    )]
+    Network {
+        /// Base URL.
+        vault: String,
+        /// What failed.
+        reason: String,
+    },
+    /// The server refused.
+    #[error("vault {vault} refused {what}: {message}")]
+    Refused {
+        /// Base URL.
+        vault: String,
+        /// Method and path.
+        what: String,
+        /// Kind of refusal.
+        code: crate::protocol::Code,
+        /// The server's explanation.
+        message: String,
+    },
+    /// The server's answer is not of the protocol.
+    #[error("vault {vault}: {what}: the answer is not understood: {reason}")]
+    Answer {
+        /// Base URL.
+        vault: String,
+        /// Method and path.
+        what: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No such recording for this identity.
+    #[error("no recording {0:?} for this identity: `camvault ls` lists what there is")]
+    NoRecording(String),
+    /// A stored chunk is gone, changed or exchanged; its bytes are not handed out.
+    #[error("segment {seq}, chunk {chunk}: {reason}")]
+    Damaged {
+        /// Segment.
+        seq: u64,
+        /// Index of the chunk in its track.
+        chunk: usize,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A sealed manifest, head or summary does not open, or segments do not follow each other.
+    #[error("segment {seq}: {source}")]
+    Manifest {
+        /// Segment.
+        seq: u64,
+        /// What is wrong.
+        #[source]
+        source: crate::manifest::Error,
+    },
+    /// A segment is missing or is not the one its successor names.
+    #[error(
+        "segment {0} is missing or was exchanged: the server does not give back what it acknowledged"
+    )]
+    Chain(u64),
+    /// An identity file or a sealed message for this identity.
+    #[error(transparent)]
+    Identity(#[from] crate::identity::Error),
+    /// A recording or vault URL.
+    #[error(transparent)]
+    Url(#[from] crate::protocol::UrlError),
+    /// A chunk could not be sealed.
+    #[error(transparent)]
+    Rce(#[from] crate::rce::Error),
+    /// The spool directory.
+    #[error("spool {path}: {source}: free some space or give another spool-dir")]
+    Spool {
+        /// File or directory.
+        path: String,
+        /// What failed.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Stopped by the caller.
+    #[error("stopped before it was done")]
+    Cancelled,
+}
