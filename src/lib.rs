@@ -1,1 +1,2 @@
-pub fn x(){}
+// SPDX-License-Identifier: MPL-2.0
+pub mod chunk;
