@@ -265,7 +265,7 @@ fn hostile_lengths_are_refused() {
     assert_eq!(refused(&long, &[1, 1, 0, 3, 0, 0]), overflow);
     let zeros = [&[0, 0, 0, 1, 0x65, 1][..], &[0; 70_000]].concat();
     assert_eq!(
-        round_trip(&Codec::H264(Framing::AnnexB), &[zeros.clone()]).0,
+        round_trip(&Codec::H264(Framing::AnnexB), std::slice::from_ref(&zeros)).0,
         [zeros]
     );
 }
@@ -622,8 +622,8 @@ fn damaged_groups_are_dropped_and_counted() {
 fn another_codec_begins_anew() {
     let aus = camera(30, 9);
     let (mut chunker, mut out) = (Chunker::new(H264, Config::default()), Vec::new());
-    for n in 0..5 {
-        chunker.push(unit(n, &aus[n]), &mut out).unwrap();
+    for (n, au) in aus.iter().enumerate().take(5) {
+        chunker.push(unit(n, au), &mut out).unwrap();
     }
     let before = out.len();
     chunker.set_codec(H264, &mut out);
