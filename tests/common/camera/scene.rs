@@ -222,7 +222,7 @@ fn background(width: u32, height: u32, seed: u64) -> Canvas {
         let r = mix(seed ^ (0x0c10 + cloud));
         let (x, y) = (
             (r % width as u64) as i32,
-            h / 20 + (r >> 32) as i32 % (h / 6),
+            h / 20 + (r >> 32 & 0xffff) as i32 % (h / 6),
         );
         canvas.ellipse(x, y, w / 14, h / 40, rgb(226, 232, 240));
         canvas.ellipse(x + w / 24, y + h / 60, w / 18, h / 50, rgb(236, 240, 244));
@@ -289,7 +289,7 @@ fn houses(canvas: &mut Canvas, horizon: i32, seed: u64) {
     while x < w {
         let r = mix(seed ^ (0x40e5 + number));
         let wide = w * (11 + (r % 7) as i32) / 100;
-        let tall = h * (24 + (r >> 8) as i32 % 18) / 100;
+        let tall = h * (24 + (r >> 8 & 0xff) as i32 % 18) / 100;
         let top = ground - tall;
         canvas.rect(x, top, wide, tall, WALLS[(r >> 16) as usize % WALLS.len()]);
         canvas.trapezoid(
@@ -334,7 +334,7 @@ fn houses(canvas: &mut Canvas, horizon: i32, seed: u64) {
             h / 12,
             rgb(72, 50, 38),
         );
-        x += wide + w * (r >> 40) as i32 % 3 / 100;
+        x += wide + w * (r >> 40 & 3) as i32 / 100;
         number += 1;
     }
 }
