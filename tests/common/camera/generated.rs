@@ -49,7 +49,7 @@ fn description(config: &CameraConfig) -> String {
         ),
         Codec::H265 => format!(
             "x265enc tune=zerolatency speed-preset=ultrafast key-int-max={gop} bitrate={bitrate} \
-             option-string=pools=none:frame-threads=1:scenecut=0:log-level=1:slices={slices} \
+             option-string=pools=1:frame-threads=1:scenecut=0:log-level=0:slices={slices} \
              ! h265parse config-interval=0 ! video/x-h265,stream-format=hvc1,alignment=au"
         ),
         Codec::Mjpeg => "jpegenc quality=70 ! jpegparse".to_owned(),

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Where the camera's stream meets its viewers.
 //!
-//! The stream goes on whether somebody watches or not. The server makes one shared media for all
-//! clients and drops it with the last; the hub feeds whichever exists.
+//! The stream goes on whether somebody watches or not. The server makes a media for every client
+//! (one media for TCP and UDP together makes GStreamer 1.22 warn of misordered events) and drops
+//! it with its client; the hub feeds whichever exist.
 
 use std::sync::{Arc, Mutex};
 
@@ -19,7 +20,7 @@ pub struct Hub {
 
 #[derive(Default)]
 struct State {
-    outlet: Option<Outlet>,
+    outlets: Vec<Outlet>,
     /// Stream time in ns of the last parameter sets sent.
     sets_sent: Option<i64>,
 }
@@ -29,6 +30,38 @@ struct Outlet {
     sources: Vec<gst_app::AppSrc>,
     /// From stream time to the media's running time, in ns.
     offset: Option<i64>,
+}
+
+impl Outlet {
+    fn send(
+        &mut self,
+        track: usize,
+        caps: &gst::Caps,
+        mut buffer: gst::Buffer,
+        shift: i64,
+        stream_time: i64,
+    ) {
+        let Some(source) = self.sources.get(track) else {
+            return;
+        };
+        if self.offset.is_none() {
+            // Not yet playing: like any camera's viewer, it misses what is before.
+            let Some(now) = source.current_running_time() else {
+                return;
+            };
+            self.offset = Some(now.nseconds() as i64 - stream_time);
+        }
+        let shift = shift + self.offset.unwrap_or_default();
+        let moved = |time: gst::ClockTime| {
+            gst::ClockTime::from_nseconds((time.nseconds() as i64 + shift).max(0) as u64)
+        };
+        let timed = buffer.make_mut();
+        timed.set_pts(timed.pts().map(moved));
+        timed.set_dts(timed.dts().map(moved));
+        let sample = gst::Sample::builder().buffer(&buffer).caps(caps).build();
+        // Flushing is the only refusal: the client has left.
+        let _ = source.push_sample(&sample);
+    }
 }
 
 impl Hub {
@@ -48,7 +81,7 @@ impl Hub {
             .map_while(|track| bin.by_name(&format!("source{track}")))
             .filter_map(|source| source.downcast().ok())
             .collect();
-        self.state.lock().unwrap().outlet = Some(Outlet {
+        self.state.lock().unwrap().outlets.push(Outlet {
             media: media.downgrade(),
             sources,
             offset: None,
@@ -56,16 +89,13 @@ impl Hub {
         let hub = Arc::downgrade(self);
         media.connect_unprepared(move |media| {
             let Some(hub) = hub.upgrade() else { return };
-            let mut state = hub.state.lock().unwrap();
-            let ours = |outlet: &Outlet| outlet.media.upgrade().as_ref() == Some(media);
-            if state.outlet.as_ref().is_some_and(ours) {
-                state.outlet = None;
-            }
+            let theirs = |outlet: &Outlet| outlet.media.upgrade().as_ref() != Some(media);
+            hub.state.lock().unwrap().outlets.retain(theirs);
         });
     }
 
     pub fn detach(&self) {
-        self.state.lock().unwrap().outlet = None;
+        self.state.lock().unwrap().outlets.clear();
     }
 
     /// Sends one access unit. `shift` (ns) takes its timestamps to stream time.
@@ -75,33 +105,13 @@ impl Hub {
         };
         let stream_time = time.nseconds() as i64 + shift;
         let mut state = self.state.lock().unwrap();
-        let mut buffer = match NalFormat::from_caps(caps) {
+        let buffer = match NalFormat::from_caps(caps) {
             Some(format) => self.place_sets(&mut state, &format, buffer, stream_time),
             None => buffer.to_owned(),
         };
-        let Some(outlet) = &mut state.outlet else {
-            return;
-        };
-        let Some(source) = outlet.sources.get(track) else {
-            return;
-        };
-        if outlet.offset.is_none() {
-            // Not yet playing: like any camera's viewer, it misses what is before.
-            let Some(now) = source.current_running_time() else {
-                return;
-            };
-            outlet.offset = Some(now.nseconds() as i64 - stream_time);
+        for outlet in &mut state.outlets {
+            outlet.send(track, caps, buffer.clone(), shift, stream_time);
         }
-        let shift = shift + outlet.offset.unwrap_or_default();
-        let moved = |time: gst::ClockTime| {
-            gst::ClockTime::from_nseconds((time.nseconds() as i64 + shift).max(0) as u64)
-        };
-        let timed = buffer.make_mut();
-        timed.set_pts(timed.pts().map(moved));
-        timed.set_dts(timed.dts().map(moved));
-        let sample = gst::Sample::builder().buffer(&buffer).caps(caps).build();
-        // Flushing is the only refusal: the last client has left.
-        let _ = source.push_sample(&sample);
     }
 
     fn place_sets(

@@ -236,7 +236,7 @@ impl Drop for Camera {
     }
 }
 
-/// One media for all clients, fed by the hub.
+/// A media for each client, all fed by the hub.
 fn factory(
     config: &CameraConfig,
     tracks: &[String],
@@ -263,7 +263,6 @@ fn factory(
     launch.push(')');
     let factory = gst_rtsp_server::RTSPMediaFactory::new();
     factory.set_launch(&launch);
-    factory.set_shared(true);
     factory.set_protocols(match config.transport {
         Transport::Any => RTSPLowerTrans::TCP | RTSPLowerTrans::UDP,
         Transport::Tcp => RTSPLowerTrans::TCP,
