@@ -84,9 +84,13 @@ camvault_need_rust() {
     fi
 }
 
-# camvault_environment DIRECTORY: GStreamer finds the plugin built there, and keeps its registry
-# there, so that neither an installed plugin nor the user's cache plays a part.
+# camvault_environment TARGET PROFILE: GStreamer finds the plugin that cargo built there, and
+# keeps its registry there, so that neither an installed plugin nor the user's cache plays a part.
+# The plugin gets a folder of its own, because GStreamer searches all that is below one.
 camvault_environment() {
-    export GST_PLUGIN_PATH="$1${GST_PLUGIN_PATH:+:$GST_PLUGIN_PATH}"
-    export GST_REGISTRY="$1/gstreamer-registry.bin"
+    local folder=$1/$2/gstreamer
+    mkdir -p "$folder"
+    ln -sfn ../libgstcamvault.so "$folder/libgstcamvault.so"
+    export GST_PLUGIN_PATH="$folder${GST_PLUGIN_PATH:+:$GST_PLUGIN_PATH}"
+    export GST_REGISTRY="$1/$2/gstreamer-registry.bin"
 }

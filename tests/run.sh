@@ -54,8 +54,7 @@ CARGO=(cargo)
 step cargo fmt --check
 step "${CARGO[@]}" clippy --locked --all-targets -- -D warnings
 step "${CARGO[@]}" build --locked --release
-step "${CARGO[@]}" build --locked --all-targets
-camvault_environment "$target/release"
+camvault_environment "$target" release
 export G_DEBUG=fatal_warnings
 step "${CARGO[@]}" test --locked
 unset G_DEBUG
