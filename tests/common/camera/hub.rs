@@ -45,8 +45,10 @@ impl Outlet {
             return;
         };
         if self.offset.is_none() {
-            // Not yet playing: like any camera's viewer, it misses what is before.
-            let Some(now) = source.current_running_time() else {
+            // Until it plays it misses what comes, like any camera's viewer. Its running time alone
+            // does not tell: an element has its clock a moment before its base time.
+            let playing = source.current_state() == gst::State::Playing;
+            let Some(now) = source.current_running_time().filter(|_| playing) else {
                 return;
             };
             self.offset = Some(now.nseconds() as i64 - stream_time);
