@@ -303,7 +303,7 @@ fn houses(canvas: &mut Canvas, horizon: i32, seed: u64) {
         let (columns, rows) = (3, (tall * 5 / h).max(1) + 1);
         for column in 0..columns {
             for row in 0..rows {
-                let lit = mix(r ^ ((column * 16 + row) as u64)) % 4 == 0;
+                let lit = mix(r ^ ((column * 16 + row) as u64)).is_multiple_of(4);
                 let pane = if lit {
                     rgb(236, 214, 140)
                 } else {
