@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: MPL-2.0
+# shellcheck shell=bash
+# Functions shared by ./pipelines/quickstart.sh and ./tests/run.sh. To be sourced.
+
+# What the build and the pipelines need on a bare Debian 12. Which package has what:
+#   base   appsrc, playbin, parsebin, audiotestsrc      good  rtspsrc, RTP, MP4, Matroska, JPEG
+#   bad    h264parse, h265parse, MPEG-TS, x265enc       ugly  x264enc
+#   libav  AAC encoder, decoders                        curl  the REST calls of the examples
+camvault_packages=(
+    build-essential
+    ca-certificates
+    curl
+    ffmpeg
+    gstreamer1.0-libav
+    gstreamer1.0-plugins-bad
+    gstreamer1.0-plugins-base
+    gstreamer1.0-plugins-good
+    gstreamer1.0-plugins-ugly
+    gstreamer1.0-tools
+    libgstreamer-plugins-bad1.0-dev
+    libgstreamer-plugins-base1.0-dev
+    libgstreamer1.0-dev
+    libgstrtspserver-1.0-dev
+    pkg-config
+)
+
+say() {
+    printf '\n== %s\n' "$*"
+}
+
+die() {
+    printf 'error: %s\n' "$*" >&2
+    exit 1
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        # -n: there may be no terminal to ask for a password at.
+        sudo -n "$@" || die "sudo asks for a password, or failed. As root, run: $*"
+    else
+        die "neither root nor sudo. As root, run: $*"
+    fi
+}
+
+# camvault_missing PACKAGE...: those that are not installed.
+camvault_missing() {
+    local package status
+    for package in "$@"; do
+        status=$(dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null || true)
+        [ "$status" = installed ] || printf '%s\n' "$package"
+    done
+}
+
+# camvault_install [PACKAGE...]: installs what is missing of the common packages and of these.
+camvault_install() {
+    command -v apt-get >/dev/null ||
+        die "no apt-get here. Install what Debian calls: ${camvault_packages[*]} $*"
+    local missing
+    mapfile -t missing < <(camvault_missing "${camvault_packages[@]}" "$@")
+    if [ "${#missing[@]}" -eq 0 ]; then
+        return 0
+    fi
+    say "Installing ${missing[*]}"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get update --quiet
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes \
+        --no-install-recommends "${missing[@]}"
+}
+
+# Finds cargo also where rustup puts it and a login shell would have found it.
+camvault_need_rust() {
+    if ! command -v cargo >/dev/null && [ -x "${CARGO_HOME:-$HOME/.cargo}/bin/cargo" ]; then
+        PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+        export PATH
+    fi
+    command -v cargo >/dev/null || die "Rust is missing. Install it, then run this again:
+    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y"
+    local wanted version
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$1/Cargo.toml")
+    version=$(rustc --version | cut -d' ' -f2)
+    if [ "$(printf '%s\n' "$wanted" "$version" | sort --version-sort | head -n1)" != "$wanted" ]; then
+        die "Rust $version is too old, $wanted is the least. Run: rustup update stable"
+    fi
+}
+
+# camvault_environment TARGET PROFILE: GStreamer finds the plugin that cargo built there, and
+# keeps its registry there, so that neither an installed plugin nor the user's cache plays a part.
+# The plugin gets a folder of its own, because GStreamer searches all that is below one.
+camvault_environment() {
+    local folder=$1/$2/gstreamer
+    mkdir -p "$folder"
+    ln -sfn ../libgstcamvault.so "$folder/libgstcamvault.so"
+    export GST_PLUGIN_PATH="$folder${GST_PLUGIN_PATH:+:$GST_PLUGIN_PATH}"
+    export GST_REGISTRY="$1/$2/gstreamer-registry.bin"
+}

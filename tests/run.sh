@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MPL-2.0
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+# shellcheck source=../pipelines/setup.sh
+source pipelines/setup.sh
+
+usage() {
+    cat <<'END'
+Usage: ./tests/run.sh [--long] [--deny] [--help]
+
+Installs what is missing (Debian packages; Rust must be there), builds and runs every check:
+format, lints, build, tests, the README's claims, licences and advisories. Ends at the first
+that fails.
+
+  --long   longer fault-injection runs (sets CAMVAULT_LONG=1 for the tests)
+  --deny   run cargo-deny; install it first where it is missing (else it runs where installed)
+  --help   this text
+END
+}
+
+deny=no
+for argument in "$@"; do
+    case $argument in
+        --long) export CAMVAULT_LONG=1 ;;
+        --deny) deny=yes ;;
+        --help | -h)
+            usage
+            exit 0
+            ;;
+        *)
+            usage >&2
+            die "unknown argument: $argument"
+            ;;
+    esac
+done
+
+step() {
+    say "$*"
+    "$@"
+}
+
+SECONDS=0
+camvault_install
+camvault_need_rust "$root"
+target=${CARGO_TARGET_DIR:-$root/target}
+CARGO=(cargo)
+[ -n "${CAMVAULT_OFFLINE:-}" ] && CARGO+=(--offline)
+
+# Two profiles are built: the plugin and the program as users get them (release), and the tests
+# (dev, with optimised dependencies and overflow checks). Tests in release would save compiling
+# the dependencies twice, but link every test binary with LTO and lose the overflow checks.
+step cargo fmt --check
+step "${CARGO[@]}" clippy --locked --all-targets -- -D warnings
+step "${CARGO[@]}" build --locked --release
+camvault_environment "$target" release
+export G_DEBUG=fatal_warnings
+step "${CARGO[@]}" test --locked
+unset G_DEBUG
+
+# readme_elements: every element that the plugin registers is in the README.
+readme_elements() {
+    local elements element missing=()
+    elements=$(gst-inspect-1.0 "$target/release/libgstcamvault.so" |
+        sed -n 's/^  \([a-z0-9]*\): .*/\1/p')
+    [ -n "$elements" ] || die "the plugin registers no element"
+    for element in $elements; do
+        grep -qF "\`$element\`" README.md || missing+=("$element")
+    done
+    [ "${#missing[@]}" -eq 0 ] || die "README.md does not list: ${missing[*]}"
+    printf 'listed: %s\n' "$(tr '\n' ' ' <<<"$elements")"
+}
+
+readme_commands() {
+    local command
+    for command in ./pipelines/quickstart.sh ./tests/run.sh; do
+        grep -qF "$command" README.md || die "README.md does not name $command"
+        [ -x "$command" ] || die "$command is missing or cannot be executed"
+    done
+}
+
+step readme_elements
+step readme_commands
+
+if [ "$deny" = yes ] && ! cargo deny --version >/dev/null 2>&1; then
+    step cargo install --locked cargo-deny
+fi
+if cargo deny --version >/dev/null 2>&1; then
+    step cargo deny check
+else
+    say "cargo-deny is not installed: licences and advisories are not checked (see --deny)"
+fi
+
+say "All passed in $((SECONDS / 60)) min $((SECONDS % 60)) s"
