@@ -45,18 +45,18 @@ SECONDS=0
 camvault_install
 camvault_need_rust "$root"
 target=${CARGO_TARGET_DIR:-$root/target}
-CARGO=(cargo)
-[ -n "${CAMVAULT_OFFLINE:-}" ] && CARGO+=(--offline)
 
-# Two profiles are built: the plugin and the program as users get them (release), and the tests
-# (dev, with optimised dependencies and overflow checks). Tests in release would save compiling
-# the dependencies twice, but link every test binary with LTO and lose the overflow checks.
+# Two profiles: the plugin and the program as users get them (release), the tests in dev (whose
+# dependencies are optimised too). Tests in release would save little and cost much: each test
+# binary would link with LTO, 20 s of CPU instead of 1 s (measured with an almost empty library),
+# their own dependencies would be built a second time all the same (150 s of CPU), and overflow
+# checks would be lost. The release build takes 210 s of CPU from nothing.
 step cargo fmt --check
-step "${CARGO[@]}" clippy --locked --all-targets -- -D warnings
-step "${CARGO[@]}" build --locked --release
+step cargo clippy --locked --all-targets -- -D warnings
+step cargo build --locked --release
 camvault_environment "$target" release
 export G_DEBUG=fatal_warnings
-step "${CARGO[@]}" test --locked
+step cargo test --locked
 unset G_DEBUG
 
 # readme_elements: every element that the plugin registers is in the README.
