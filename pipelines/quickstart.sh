@@ -34,7 +34,7 @@ while [ $# -gt 0 ]; do
     shift
 done
 
-camvault_install python3
+camvault_install
 camvault_need_rust "$root"
 say "Building"
 cargo build --locked --release --bins --lib --example camera

@@ -22,6 +22,9 @@ camvault_packages=(
     libgstreamer1.0-dev
     libgstrtspserver-1.0-dev
     pkg-config
+    python3
+    python3-cbor2
+    python3-cryptography
 )
 
 say() {
