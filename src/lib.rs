@@ -7,3 +7,5 @@ mod mac;
 pub mod ownership;
 pub mod protocol;
 pub mod rce;
+pub mod server;
+pub mod store;
