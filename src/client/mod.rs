@@ -4,6 +4,8 @@
 
 mod error;
 pub mod recorder;
+mod spool;
+mod uploader;
 pub mod vault;
 
 pub use error::Error;
