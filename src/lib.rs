@@ -9,3 +9,5 @@ pub mod manifest;
 pub mod ownership;
 pub mod protocol;
 pub mod rce;
+pub mod server;
+pub mod store;
