@@ -45,5 +45,8 @@ fn sixteen_cameras_keep_real_time() {
     }
     let stats = vault.stats();
     assert_eq!(stats.recordings, 16);
-    assert!(stats.bytes_logical > 15 * stats.bytes_stored, "equal footage is stored once: {stats:?}");
+    assert!(
+        stats.bytes_logical > 15 * stats.bytes_stored,
+        "equal footage is stored once: {stats:?}"
+    );
 }

@@ -30,10 +30,19 @@ fn a_python_client_downloads_decrypts_and_verifies() {
     let out = vault.dir.path().join("units");
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop/download.py");
     let output = Command::new("/usr/bin/python3")
-        .args([script, &owner, &vault.recording("street"), &out.display().to_string()])
+        .args([
+            script,
+            &owner,
+            &vault.recording("street"),
+            &out.display().to_string(),
+        ])
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 
     let text = std::fs::read_to_string(out).unwrap();
     let number = |t: Option<u64>| t.map_or_else(|| "None".to_owned(), |t| t.to_string());
@@ -43,7 +52,13 @@ fn a_python_client_downloads_decrypts_and_verifies() {
             .iter()
             .map(|u| {
                 let hash: String = u.hash.iter().map(|b| format!("{b:02x}")).collect();
-                format!("{track} {} {} {} {} {hash}", number(u.pts), number(u.dts), number(u.duration), u.flags)
+                format!(
+                    "{track} {} {} {} {} {hash}",
+                    number(u.pts),
+                    number(u.dts),
+                    number(u.duration),
+                    u.flags
+                )
             })
             .collect();
         let prefix = format!("{track} ");

@@ -22,9 +22,21 @@ fn nothing_is_left_behind() {
         .output()
         .unwrap();
     let log = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}{log}", String::from_utf8_lossy(&output.stdout));
-    let alive: Vec<&str> = log.lines().filter(|l| l.contains("TRACER :0:: object-alive,")).collect();
-    assert!(alive.is_empty(), "{} objects: {:#?}", alive.len(), &alive[..alive.len().min(20)]);
+    assert!(
+        output.status.success(),
+        "{}{log}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+    let alive: Vec<&str> = log
+        .lines()
+        .filter(|l| l.contains("TRACER :0:: object-alive,"))
+        .collect();
+    assert!(
+        alive.is_empty(),
+        "{} objects: {:#?}",
+        alive.len(),
+        &alive[..alive.len().min(20)]
+    );
     assert!(log.contains("GST_TRACER"), "the tracer was on");
 }
 

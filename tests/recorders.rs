@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Several recorders of one RTSP camera store its footage once.
 
-mod common;
 #[path = "common/camera/mod.rs"]
 mod camera;
+mod common;
 
 use camera::{Camera, CameraConfig, Codec, ParameterSets};
 use common::{Pipeline, TestVault, stat};
@@ -83,56 +83,96 @@ fn new_part(config: CameraConfig, recorders: [Recorder; 3], seconds: u32) -> f64
 }
 
 fn h264(transport: &'static str, receive: &'static str) -> Recorder {
-    Recorder { transport, receive, own_sei: false }
+    Recorder {
+        transport,
+        receive,
+        own_sei: false,
+    }
 }
 
 const PLAIN: &str = "rtph264depay ! h264parse";
 const AVC: &str = "rtph264depay ! h264parse ! video/x-h264,stream-format=avc,alignment=au";
-const REPEATED: &str =
-    "rtph264depay ! h264parse config-interval=-1 ! video/x-h264,stream-format=byte-stream,alignment=au";
+const REPEATED: &str = "rtph264depay ! h264parse config-interval=-1 ! video/x-h264,stream-format=byte-stream,alignment=au";
 
 fn config() -> CameraConfig {
-    CameraConfig { size: (640, 360), gop: 30, bitrate: 1500, ..Default::default() }
+    CameraConfig {
+        size: (640, 360),
+        gop: 30,
+        bitrate: 1500,
+        ..Default::default()
+    }
 }
 
 #[test]
 fn over_tcp_and_udp_with_parameter_sets_in_every_gop() {
-    let new = new_part(config(), [h264("tcp", PLAIN), h264("udp", AVC), h264("tcp", REPEATED)], 14);
+    let new = new_part(
+        config(),
+        [h264("tcp", PLAIN), h264("udp", AVC), h264("tcp", REPEATED)],
+        14,
+    );
     assert!(new <= 0.01, "{new}");
 }
 
 #[test]
 fn several_slices_parameter_sets_in_the_sdp_and_an_own_sei() {
-    let config = CameraConfig { slices: 4, parameter_sets: ParameterSets::SdpOnly, ..config() };
-    let own = Recorder { own_sei: true, ..h264("udp", REPEATED) };
+    let config = CameraConfig {
+        slices: 4,
+        parameter_sets: ParameterSets::SdpOnly,
+        ..config()
+    };
+    let own = Recorder {
+        own_sei: true,
+        ..h264("udp", REPEATED)
+    };
     let new = new_part(config, [h264("tcp", AVC), own, h264("tcp", PLAIN)], 14);
     assert!(new <= 0.01, "{new}");
 }
 
 #[test]
 fn parameter_sets_now_and_then() {
-    let config = CameraConfig { parameter_sets: ParameterSets::Every(3 * SECOND), ..config() };
-    let new = new_part(config, [h264("udp", REPEATED), h264("tcp", PLAIN), h264("udp", AVC)], 14);
+    let config = CameraConfig {
+        parameter_sets: ParameterSets::Every(3 * SECOND),
+        ..config()
+    };
+    let new = new_part(
+        config,
+        [h264("udp", REPEATED), h264("tcp", PLAIN), h264("udp", AVC)],
+        14,
+    );
     assert!(new <= 0.01, "{new}");
 }
 
 #[test]
 fn h265() {
-    let receive = |s| Recorder { transport: s, receive: "rtph265depay ! h265parse", own_sei: false };
+    let receive = |s| Recorder {
+        transport: s,
+        receive: "rtph265depay ! h265parse",
+        own_sei: false,
+    };
     let hvc1 = Recorder {
         transport: "tcp",
         receive: "rtph265depay ! h265parse ! video/x-h265,stream-format=hvc1,alignment=au",
         own_sei: false,
     };
-    let config = CameraConfig { codec: Codec::H265, ..config() };
+    let config = CameraConfig {
+        codec: Codec::H265,
+        ..config()
+    };
     let new = new_part(config, [receive("tcp"), receive("udp"), hvc1], 14);
     assert!(new <= 0.01, "{new}");
 }
 
 #[test]
 fn mjpeg() {
-    let receive = |s| Recorder { transport: s, receive: "rtpjpegdepay ! jpegparse", own_sei: false };
-    let config = CameraConfig { codec: Codec::Mjpeg, ..config() };
+    let receive = |s| Recorder {
+        transport: s,
+        receive: "rtpjpegdepay ! jpegparse",
+        own_sei: false,
+    };
+    let config = CameraConfig {
+        codec: Codec::Mjpeg,
+        ..config()
+    };
     let new = new_part(config, [receive("tcp"), receive("tcp"), receive("tcp")], 14);
     assert!(new <= 0.01, "{new}");
 }
@@ -140,7 +180,11 @@ fn mjpeg() {
 /// RTP packets lost at one recorder only.
 fn loss(probability: f64) -> f64 {
     common::init();
-    let camera = Camera::start(CameraConfig { bitrate: 4000, ..config() }).unwrap();
+    let camera = Camera::start(CameraConfig {
+        bitrate: 4000,
+        ..config()
+    })
+    .unwrap();
     let vault = TestVault::start();
     let lossy = format!("identity drop-probability={probability} ! rtph264depay ! h264parse");
     let lossy = Box::leak(lossy.into_boxed_str());
@@ -153,7 +197,10 @@ fn loss(probability: f64) -> f64 {
     whole.finish(20 * SECOND).unwrap();
     let stat = |p: &Pipeline| stat(&p.element("sink"), "bytes-in");
     let new = vault.stats().bytes_stored.saturating_sub(stat(&whole));
-    println!("loss {probability}: {new} of {} bytes are new", stat(&lossy));
+    println!(
+        "loss {probability}: {new} of {} bytes are new",
+        stat(&lossy)
+    );
     new as f64 / stat(&lossy) as f64
 }
 

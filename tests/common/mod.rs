@@ -36,12 +36,21 @@ impl TestVault {
 
     pub fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
         let mut config = Config::new(dir.path().join("vault"));
         config.listen = ([127, 0, 0, 1], 0).into();
         change(&mut config);
         let server = runtime.block_on(Server::start(config)).unwrap();
-        Self { url: server.url(), dir, server: Some(server), runtime }
+        Self {
+            url: server.url(),
+            dir,
+            server: Some(server),
+            runtime,
+        }
     }
 
     /// A new identity's file, enrolled.
@@ -49,7 +58,13 @@ impl TestVault {
         let path = self.dir.path().join(name);
         let identity = Identity::generate().unwrap();
         identity.save_new(&path).unwrap();
-        self.runtime.block_on(Vault::connect(&self.url, Arc::new(identity)).unwrap().enroll(None)).unwrap();
+        self.runtime
+            .block_on(
+                Vault::connect(&self.url, Arc::new(identity))
+                    .unwrap()
+                    .enroll(None),
+            )
+            .unwrap();
         path
     }
 
@@ -84,7 +99,8 @@ impl Drop for Pipeline {
 impl Pipeline {
     pub fn launch(description: &str) -> Self {
         init();
-        let element = gst::parse::launch(description).unwrap_or_else(|e| panic!("{description}: {e}"));
+        let element =
+            gst::parse::launch(description).unwrap_or_else(|e| panic!("{description}: {e}"));
         Self(element.downcast().unwrap())
     }
 
@@ -94,7 +110,9 @@ impl Pipeline {
     }
 
     pub fn element(&self, name: &str) -> gst::Element {
-        self.0.by_name(name).unwrap_or_else(|| panic!("no element {name}"))
+        self.0
+            .by_name(name)
+            .unwrap_or_else(|| panic!("no element {name}"))
     }
 
     /// Waits for EOS and returns what was on the bus before it; an error is the `Err`.
@@ -103,12 +121,16 @@ impl Pipeline {
         let end = Instant::now() + timeout;
         let mut messages = Vec::new();
         while let Some(left) = end.checked_duration_since(Instant::now()) {
-            let Some(message) = bus.timed_pop(gst::ClockTime::from_nseconds(left.as_nanos() as u64)) else {
+            let Some(message) =
+                bus.timed_pop(gst::ClockTime::from_nseconds(left.as_nanos() as u64))
+            else {
                 break;
             };
             match message.view() {
                 gst::MessageView::Eos(_) => return Ok(messages),
-                gst::MessageView::Error(e) => return Err(format!("{} ({:?})", e.error(), e.debug())),
+                gst::MessageView::Error(e) => {
+                    return Err(format!("{} ({:?})", e.error(), e.debug()));
+                }
                 _ => messages.push(message),
             }
         }
@@ -167,7 +189,10 @@ pub fn units_at(pad: &gst::Pad) -> Arc<Mutex<Vec<Unit>>> {
 
 /// A field of an element's `stats`.
 pub fn stat(element: &gst::Element, name: &str) -> u64 {
-    element.property::<gst::Structure>("stats").get(name).unwrap_or_else(|e| panic!("{name}: {e}"))
+    element
+        .property::<gst::Structure>("stats")
+        .get(name)
+        .unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
 /// The program of this build; its output as JSON.
@@ -180,7 +205,10 @@ pub fn camvault(arguments: &[&str]) -> (i32, serde_json::Value) {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let value = serde_json::from_str(text.trim()).unwrap_or(serde_json::Value::Null);
     if !output.status.success() {
-        eprintln!("camvault {arguments:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+        eprintln!(
+            "camvault {arguments:?}: {text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     (output.status.code().unwrap_or(-1), value)
 }

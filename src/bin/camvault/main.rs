@@ -1,38 +1,66 @@
 // SPDX-License-Identifier: MPL-2.0
-//! `camvault`: the program, one file per subcommand.
-//!
-//! Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done, but something stored is missing or
-//! damaged.
+//! The program: a vault's server, and everything an owner does that is not a pipeline.
 
+mod common;
+mod enroll;
+mod forget;
+mod get;
+mod keygen;
+mod ls;
+mod media;
+mod put;
 mod scrub;
 mod serve;
+mod share;
+mod stats;
+mod verify;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
-/// Stores camera feeds encrypted, deduplicated and provably forgettable.
+/// Record cameras encrypted, deduplicated and provably forgettable.
 #[derive(Parser)]
-#[command(name = "camvault", version)]
+#[command(name = "camvault", version, propagate_version = true, after_help = common::EXIT_CODES)]
 struct Cli {
+    /// Print JSON for programs instead of text for people.
+    #[arg(long, global = true)]
+    json: bool,
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run a server.
+    Keygen(keygen::Args),
+    Enroll(enroll::Args),
     Serve(serve::Args),
-    /// Check everything that a server stores, and mend what can be mended.
+    Ls(ls::Args),
+    Put(put::Args),
+    Get(get::Args),
+    Verify(verify::Args),
+    Forget(forget::Args),
+    Share(share::Args),
+    Stats(stats::Args),
     Scrub(scrub::Args),
 }
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().command {
+    let Cli { json, command } = Cli::parse();
+    let done = match command {
+        Command::Keygen(args) => keygen::run(&args, json),
+        Command::Enroll(args) => enroll::run(&args, json),
         Command::Serve(args) => serve::run(args),
-        Command::Scrub(args) => scrub::run(args),
+        Command::Ls(args) => ls::run(&args, json),
+        Command::Put(args) => put::run(&args, json),
+        Command::Get(args) => get::run(&args, json),
+        Command::Verify(args) => verify::run(&args, json),
+        Command::Forget(args) => forget::run(&args, json),
+        Command::Share(args) => share::run(&args, json),
+        Command::Stats(args) => stats::run(&args, json),
+        Command::Scrub(args) => scrub::run(&args, json),
     };
-    done.unwrap_or_else(|error| {
-        eprintln!("camvault: {error}");
-        ExitCode::FAILURE
-    })
+    match done {
+        Ok(code) => code,
+        Err(failure) => failure.report(json),
+    }
 }

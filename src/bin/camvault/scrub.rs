@@ -1,98 +1,95 @@
 // SPDX-License-Identifier: MPL-2.0
-//! `camvault scrub`.
-
+use crate::common::{self, Failure, print};
 use gstcamvault::protocol::{self, Problem, ScrubReport, vault_base};
 use gstcamvault::server::{ORPHAN_AGE, scrub_directory};
-use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Arguments of `camvault scrub`. Exit code 0: all fine or mended; 3: blobs are missing or damaged.
+/// Check everything that a vault stores against its disk, and mend what can be mended.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Data directory of a server that does not run, or URL of one that does.
-    #[arg(value_name = "DIR|URL")]
+    /// URL of a vault that runs, or data directory of one that does not.
+    #[arg(value_name = "URL|DIR")]
     vault: String,
-    /// File with the server's admin token, needed from another machine.
+    /// File with the vault's admin token (`secrets/admin.token` in its data directory), needed
+    /// from another machine.
     #[arg(long, value_name = "FILE")]
     admin_token: Option<PathBuf>,
     /// Seconds after which an upload that nobody registered is removed.
     #[arg(long, value_name = "SECONDS", default_value_t = ORPHAN_AGE.as_secs())]
     orphan_age: u64,
-    /// Print the report as JSON.
-    #[arg(long)]
-    json: bool,
 }
 
-/// Scrubs and prints the report.
-pub fn run(args: Args) -> Result<ExitCode, Box<dyn Error>> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
-    let report = runtime.block_on(async {
-        match args.vault.contains("://") {
-            true => online(&args).await,
-            false => {
-                let age = Duration::from_secs(args.orphan_age);
-                Ok(scrub_directory(Path::new(&args.vault), age).await?)
-            }
+pub fn run(args: &Args, json: bool) -> Result<ExitCode, Failure> {
+    let report = match args.vault.contains("://") {
+        true => online(args)?,
+        false => {
+            let age = Duration::from_secs(args.orphan_age);
+            let scrubbed = gstcamvault::client::runtime()?
+                .block_on(scrub_directory(Path::new(&args.vault), age));
+            scrubbed.map_err(|e| Failure::new(e.to_string()))?
         }
-    })?;
-    print(&report, args.json);
-    match report.missing.is_empty() && report.damaged.is_empty() {
-        true => Ok(ExitCode::SUCCESS),
-        false => Ok(ExitCode::from(3)),
-    }
+    };
+    let hex = |list: &[protocol::B32]| {
+        list.iter()
+            .map(|d1| common::hex(&d1[..]))
+            .collect::<Vec<_>>()
+    };
+    let (missing, damaged) = (hex(&report.missing), hex(&report.damaged));
+    let object = serde_json::json!({
+        "variants": report.variants, "segments": report.segments,
+        "orphans_removed": report.orphans_removed, "leftovers_removed": report.leftovers_removed,
+        "counts_mended": report.counts_mended, "missing": missing, "damaged": damaged,
+    });
+    print(json, object, || {
+        let mut text = format!(
+            "{} variants, {} segments; {} orphans and {} leftovers removed, {} counts mended",
+            report.variants,
+            report.segments,
+            report.orphans_removed,
+            report.leftovers_removed,
+            report.counts_mended
+        );
+        missing
+            .iter()
+            .for_each(|d1| text.push_str(&format!("\nmissing: {d1}")));
+        damaged
+            .iter()
+            .for_each(|d1| text.push_str(&format!("\ndamaged: {d1}")));
+        text
+    });
+    let whole = missing.is_empty() && damaged.is_empty();
+    Ok(ExitCode::from(if whole { 0 } else { common::NOT_VERIFIED }))
 }
 
-async fn online(args: &Args) -> Result<ScrubReport, Box<dyn Error>> {
+fn online(args: &Args) -> Result<ScrubReport, Failure> {
+    let lost = |e: reqwest::Error| Failure::unreachable(format!("vault {}: {e}", args.vault));
     // Fails if a provider is installed already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let base = vault_base(&args.vault)?;
-    let url = format!("{base}/v1/scrub?orphan_age={}", args.orphan_age);
+    let url = format!(
+        "{}/v1/scrub?orphan_age={}",
+        vault_base(&args.vault)?,
+        args.orphan_age
+    );
+    // Without a time limit: reading all blobs of a large vault takes hours.
     let mut request = reqwest::Client::new().post(url);
     if let Some(path) = &args.admin_token {
-        let token = std::fs::read_to_string(path)?;
-        request = request.header("authorization", format!("Bearer {}", token.trim()));
+        let token = std::fs::read_to_string(path)
+            .map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
+        request = request.bearer_auth(token.trim());
     }
-    let answer = request.send().await?;
-    let status = answer.status();
-    let body = answer.bytes().await?;
-    match status.is_success() {
-        true => Ok(protocol::decode(&body)?),
-        false => match protocol::decode::<Problem>(&body) {
-            Ok(problem) => Err(problem.message.into()),
-            Err(_) => Err(format!("the server answered {status}").into()),
-        },
-    }
-}
-
-fn print(report: &ScrubReport, json: bool) {
-    let hex = |d1: &protocol::B32| d1.iter().map(|b| format!("{b:02x}")).collect::<String>();
-    let missing: Vec<_> = report.missing.iter().map(hex).collect();
-    let damaged: Vec<_> = report.damaged.iter().map(hex).collect();
-    if json {
-        let report = serde_json::json!({
-            "variants": report.variants,
-            "segments": report.segments,
-            "orphans_removed": report.orphans_removed,
-            "leftovers_removed": report.leftovers_removed,
-            "counts_mended": report.counts_mended,
-            "missing": missing,
-            "damaged": damaged,
-        });
-        println!("{report}");
-        return;
-    }
-    println!(
-        "{} variants in {} segments; removed {} orphans and {} leftovers, mended {} counts",
-        report.variants,
-        report.segments,
-        report.orphans_removed,
-        report.leftovers_removed,
-        report.counts_mended
-    );
-    missing.iter().for_each(|d1| println!("missing: {d1}"));
-    damaged.iter().for_each(|d1| println!("damaged: {d1}"));
+    gstcamvault::client::runtime()?.block_on(async {
+        let answer = request.send().await.map_err(lost)?;
+        let status = answer.status();
+        let body = answer.bytes().await.map_err(lost)?;
+        if status.is_success() {
+            return protocol::decode(&body)
+                .map_err(|e| Failure::new(format!("the answer is not understood: {e}")));
+        }
+        let problem = protocol::decode::<Problem>(&body).map(|p| p.message);
+        Err(Failure::refused(
+            problem.unwrap_or_else(|_| format!("the vault answered {status}")),
+        ))
+    })
 }

@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: MPL-2.0
-//! `camvault serve`.
-
+use crate::common::Failure;
 use clap::ArgAction;
 use gstcamvault::server::{self, Config, Role};
-use std::error::Error;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Arguments of `camvault serve`.
+/// Run a vault, until SIGTERM.
 #[derive(clap::Args)]
 pub struct Args {
     /// Directory that everything is kept in; made if it is not there.
@@ -79,11 +77,12 @@ impl Args {
     }
 }
 
-/// Runs the server until SIGTERM or SIGINT.
-pub fn run(args: Args) -> Result<ExitCode, Box<dyn Error>> {
+pub fn run(args: Args) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .build()?;
-    runtime.block_on(server::serve(args.config()))?;
+        .build()
+        .map_err(|e| Failure::new(e.to_string()))?;
+    let served = runtime.block_on(server::serve(args.config()));
+    served.map_err(|e| Failure::new(e.to_string()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -9,8 +9,8 @@ use crate::ownership::PathKeys;
 use crate::protocol::{
     BlobList, ChunkRef, Commit, Committed, Enroll, Enrolled, Found, GetBlob, GetBlobs, Limits,
     Lookup, Open, Opened, PATH_KEYS_INFO, Receipts, Recording, Recordings, Register, Registered,
-    Registration, ScrubReport, SegmentBody, Share, SharedSegment, Stats, VaultInfo, Wanted, decode,
-    encode, vault_base,
+    Registration, SegmentBody, Share, SharedSegment, Stats, VaultInfo, Wanted, decode, encode,
+    vault_base,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -267,11 +267,6 @@ impl Vault {
     /// The vault's totals.
     pub async fn stats(&self) -> Result<Stats, Error> {
         self.ask(Method::GET, "/v1/stats", false, Vec::new()).await
-    }
-
-    /// Has the vault check everything it stores.
-    pub async fn scrub(&self) -> Result<ScrubReport, Error> {
-        self.post("/v1/scrub", Vec::new()).await
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What the subcommands share: identity, output, exit codes.
+
+use gstcamvault::client::{self, Vault};
+use gstcamvault::identity::{self, Identity};
+use gstcamvault::protocol::{Code, RecordingUrl, UrlError, vault_base};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// Shown below every help text.
+pub const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed
+  2  wrong usage
+  3  stored data is missing or does not verify
+  4  the vault cannot be reached
+  5  the vault refused (not enrolled, quota, full, wrong token)
+  6  there is no such recording";
+
+/// A check found something wrong.
+pub const NOT_VERIFIED: u8 = 3;
+
+/// Whose recordings.
+#[derive(clap::Args)]
+pub struct IdentityArg {
+    /// Identity file, as `camvault keygen` wrote it.
+    #[arg(long, env = "CAMVAULT_IDENTITY", value_name = "FILE")]
+    identity: PathBuf,
+}
+
+impl IdentityArg {
+    pub fn load(&self) -> Result<Arc<Identity>, Failure> {
+        Ok(Arc::new(Identity::load(&self.identity)?))
+    }
+
+    pub fn path(&self) -> &std::path::Path {
+        &self.identity
+    }
+}
+
+/// Why a subcommand ended without doing its work.
+#[derive(Debug)]
+pub struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    /// A failure in words, exit code 1.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self {
+            code: 1,
+            message: message.into(),
+        }
+    }
+
+    /// The vault cannot be reached.
+    pub fn unreachable(message: String) -> Self {
+        Self { code: 4, message }
+    }
+
+    /// The vault said no.
+    pub fn refused(message: String) -> Self {
+        Self { code: 5, message }
+    }
+
+    pub fn report(self, json: bool) -> ExitCode {
+        if json {
+            println!(
+                "{}",
+                serde_json::json!({ "error": self.message, "code": self.code })
+            );
+        }
+        eprintln!("camvault: {}", self.message);
+        ExitCode::from(self.code)
+    }
+}
+
+impl From<client::Error> for Failure {
+    fn from(error: client::Error) -> Self {
+        use client::Error as E;
+        let code = match &error {
+            E::Network { .. } => 4,
+            E::NoRecording(_)
+            | E::Refused {
+                code: Code::NotFound,
+                ..
+            } => 6,
+            E::Refused { .. } => 5,
+            E::Damaged { .. } | E::Manifest { .. } | E::Chain(_) => NOT_VERIFIED,
+            _ => 1,
+        };
+        Self {
+            code,
+            message: error.to_string(),
+        }
+    }
+}
+
+impl From<identity::Error> for Failure {
+    fn from(error: identity::Error) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+impl From<UrlError> for Failure {
+    fn from(error: UrlError) -> Self {
+        Self {
+            code: 2,
+            message: error.to_string(),
+        }
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl From<gst::glib::BoolError> for Failure {
+    fn from(error: gst::glib::BoolError) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+impl From<gst::glib::Error> for Failure {
+    fn from(error: gst::glib::Error) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+/// Prints one JSON object, or the lines for people.
+pub fn print(json: bool, object: serde_json::Value, text: impl FnOnce() -> String) {
+    match json {
+        true => println!("{object}"),
+        false => println!("{}", text()),
+    }
+}
+
+/// Bytes as people read them.
+pub fn bytes(n: u64) -> String {
+    indicatif::BinaryBytes(n).to_string()
+}
+
+/// Unix nanoseconds as RFC 3339.
+pub fn utc(ns: i64) -> String {
+    jiff::Timestamp::from_nanosecond(i128::from(ns))
+        .map_or_else(|_| ns.to_string(), |t| format!("{t:.3}"))
+}
+
+/// Nanoseconds as seconds.
+pub fn seconds(ns: u64) -> String {
+    format!("{:.3} s", ns as f64 / 1e9)
+}
+
+/// A progress bar over `total` bytes on a terminal; nothing elsewhere or with `--json`.
+pub fn progress(json: bool, total: u64, what: &str) -> indicatif::ProgressBar {
+    if json {
+        return indicatif::ProgressBar::hidden();
+    }
+    let style = "{msg} [{bar:30}] {bytes}/{total_bytes} {binary_bytes_per_sec} {eta}";
+    let style = indicatif::ProgressStyle::with_template(style)
+        .unwrap_or_else(|_| indicatif::ProgressStyle::default_bar());
+    indicatif::ProgressBar::new(total)
+        .with_style(style)
+        .with_message(what.to_owned())
+}
+
+/// A progress bar over a time whose length, in nanoseconds, becomes known later.
+pub fn progress_time(json: bool, what: &str) -> indicatif::ProgressBar {
+    if json {
+        return indicatif::ProgressBar::hidden();
+    }
+    let style = indicatif::ProgressStyle::with_template("{msg} [{bar:30}] {percent} % {eta}")
+        .unwrap_or_else(|_| indicatif::ProgressStyle::default_bar());
+    indicatif::ProgressBar::new(0)
+        .with_style(style)
+        .with_message(what.to_owned())
+}
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Waits for the network, outside the runtime that does the work.
+pub fn wait<T>(future: impl Future<Output = Result<T, client::Error>>) -> Result<T, Failure> {
+    Ok(client::runtime()?.block_on(future)?)
+}
+
+/// A vault's address; a recording's does as well.
+#[derive(Clone)]
+pub struct VaultArg(String);
+
+impl std::str::FromStr for VaultArg {
+    type Err = UrlError;
+
+    fn from_str(text: &str) -> Result<Self, UrlError> {
+        vault_base(text).map(Self)
+    }
+}
+
+impl VaultArg {
+    /// The vault of a recording.
+    pub fn of(url: &RecordingUrl) -> Self {
+        Self(url.vault())
+    }
+
+    /// `http://HOST:PORT`.
+    pub fn base(&self) -> &str {
+        &self.0
+    }
+
+    pub fn connect(&self, identity: &IdentityArg) -> Result<Vault, Failure> {
+        Ok(Vault::connect(&self.0, identity.load()?)?)
+    }
+}

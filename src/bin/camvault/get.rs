@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: MPL-2.0
+use crate::common::{self, Failure, IdentityArg, print};
+use crate::media::{self, Running};
+use gst::prelude::*;
+use gstcamvault::protocol::RecordingUrl;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Write a recording to a file, without re-encoding. The ending chooses the container: mp4, mkv
+/// or ts. What was stored as bytes is written as it was, whatever the ending.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Recording, camvault://HOST:PORT/NAME[?from=…&to=…].
+    url: RecordingUrl,
+    /// File to write; it appears when it is complete.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    #[command(flatten)]
+    identity: IdentityArg,
+}
+
+/// The muxer for a file name.
+fn muxer(out: &Path) -> Option<&'static str> {
+    match out.extension()?.to_str()?.to_ascii_lowercase().as_str() {
+        "mp4" | "m4v" | "mov" => Some("mp4mux"),
+        "mkv" => Some("matroskamux"),
+        "ts" => Some("mpegtsmux"),
+        _ => None,
+    }
+}
+
+/// What stands between a stream and a muxer: a parser, and where units carry no decoding time, an
+/// element that works it out.
+fn parsers(media: &str) -> Option<&'static [&'static str]> {
+    Some(match media {
+        "video/x-h264" => &["h264parse", "h264timestamper"],
+        "video/x-h265" => &["h265parse", "h265timestamper"],
+        "image/jpeg" => &["jpegparse"],
+        "audio/mpeg" => &["aacparse"],
+        "audio/x-opus" => &["opusparse"],
+        "video/x-raw" | "audio/x-raw" | "audio/x-mulaw" | "audio/x-alaw" => &["identity"],
+        _ => return None,
+    })
+}
+
+pub fn run(args: &Args, json: bool) -> Result<ExitCode, Failure> {
+    media::init()?;
+    let part = part_name(&args.out);
+    let written = download(args, &part, json);
+    if written.is_err() {
+        let _ = std::fs::remove_file(&part);
+    }
+    written?;
+    let at = |e: std::io::Error| Failure::new(format!("{}: {e}", args.out.display()));
+    std::fs::File::open(&part)
+        .and_then(|f| f.sync_all())
+        .map_err(at)?;
+    std::fs::rename(&part, &args.out).map_err(at)?;
+    let size = std::fs::metadata(&args.out).map_err(at)?.len();
+    let object =
+        serde_json::json!({ "recording": args.url.to_string(), "file": args.out, "bytes": size });
+    print(json, object, || {
+        format!("{}: {}", args.out.display(), common::bytes(size))
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+fn part_name(out: &Path) -> PathBuf {
+    let mut name = out.file_name().unwrap_or_default().to_owned();
+    name.push(".part");
+    out.with_file_name(name)
+}
+
+fn download(args: &Args, part: &Path, json: bool) -> Result<(), Failure> {
+    let pipeline = Running(gst::Pipeline::new());
+    let source = media::make("dedupsrc")?;
+    source.set_property("uri", args.url.to_string());
+    source.set_property("identity", args.identity.path().display().to_string());
+    let sink = media::make("filesink")?;
+    sink.set_property("location", part.display().to_string());
+    pipeline.0.add_many([&source, &sink])?;
+
+    let muxer = muxer(&args.out).map(media::make).transpose()?;
+    if let Some(muxer) = &muxer {
+        pipeline.0.add(muxer)?;
+        muxer.link(&sink)?;
+    }
+    source.connect_pad_added(move |source, pad| {
+        if let Err(failure) = attach(pad, muxer.as_ref(), &sink) {
+            gst::element_error!(source, gst::StreamError::WrongType, ("{failure}"));
+        }
+    });
+
+    let total = || {
+        pipeline
+            .0
+            .query_duration::<gst::ClockTime>()
+            .map(|t| t.nseconds())
+    };
+    let bar = common::progress_time(json, &args.out.display().to_string());
+    let position = || {
+        bar.set_length(total().unwrap_or(0));
+        pipeline
+            .0
+            .query_position::<gst::ClockTime>()
+            .map(|t| t.nseconds())
+    };
+    pipeline.to_end(&bar, position, |_| Ok(()))
+}
+
+/// Links a stream of the recording to the muxer, or a byte stream straight to the file.
+fn attach(
+    pad: &gst::Pad,
+    muxer: Option<&gst::Element>,
+    sink: &gst::Element,
+) -> Result<(), Failure> {
+    let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
+    let media = caps
+        .structure(0)
+        .map_or("", |s| s.name().as_str())
+        .to_owned();
+    let bin = sink
+        .parent()
+        .and_downcast::<gst::Bin>()
+        .ok_or_else(|| Failure::new("the pipeline is gone"))?;
+    let (chain, target) = match (media.as_str(), muxer) {
+        ("application/octet-stream", Some(muxer)) => {
+            // Not media: the muxer was a guess from the name.
+            bin.remove(muxer)?;
+            (&[] as &[_], sink)
+        }
+        ("application/octet-stream", None) => (&[] as &[_], sink),
+        (_, None) => {
+            return Err(Failure::new(
+                "the recording is media: give the file the ending .mp4, .mkv or .ts",
+            ));
+        }
+        (media, Some(muxer)) => {
+            let chain = parsers(media)
+                .ok_or_else(|| Failure::new(format!("no container is known here for {media}")))?;
+            (chain, muxer)
+        }
+    };
+    let mut last = pad.clone();
+    for name in [&["queue"], chain].concat() {
+        let element = media::make(name)?;
+        bin.add(&element)?;
+        element.sync_state_with_parent()?;
+        link(&last, &media::static_pad(&element, "sink")?)?;
+        last = media::static_pad(&element, "src")?;
+    }
+    let to = match target == sink {
+        true => media::static_pad(sink, "sink")?,
+        false => target.compatible_pad(&last, Some(&caps)).ok_or_else(|| {
+            Failure::new(format!("{} cannot hold {media}: try .mkv", target.name()))
+        })?,
+    };
+    link(&last, &to)
+}
+
+fn link(from: &gst::Pad, to: &gst::Pad) -> Result<(), Failure> {
+    from.link(to)
+        .map(drop)
+        .map_err(|e| Failure::new(format!("a stream of the recording does not fit: {e:?}")))
+}

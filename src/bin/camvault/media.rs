@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Running a pipeline to its end, with a progress bar.
+
+use crate::common::Failure;
+use gst::prelude::*;
+use indicatif::ProgressBar;
+use std::path::Path;
+
+/// GStreamer with this program's own elements, whatever is installed.
+pub fn init() -> Result<(), Failure> {
+    gst::init()?;
+    gstcamvault::plugin_register_static()
+        .map_err(|e| Failure::new(format!("cannot register the camvault elements: {e}")))
+}
+
+/// An element of an installed plugin.
+pub fn make(name: &str) -> Result<gst::Element, Failure> {
+    gst::ElementFactory::make(name).build().map_err(|_| {
+        Failure::new(format!(
+            "GStreamer has no element `{name}` here: install gstreamer1.0-plugins-base, -good, -bad and -ugly"
+        ))
+    })
+}
+
+/// An always pad.
+pub fn static_pad(element: &gst::Element, name: &str) -> Result<gst::Pad, Failure> {
+    let missing = || Failure::new(format!("{} has no pad {name}", element.name()));
+    element.static_pad(name).ok_or_else(missing)
+}
+
+/// A `filesrc` that reads in pieces that suit large files.
+pub fn source(file: &Path) -> Result<gst::Element, Failure> {
+    let source = make("filesrc")?;
+    source.set_property("location", file.display().to_string());
+    source.set_property("blocksize", 1u32 << 20);
+    Ok(source)
+}
+
+/// Whether GStreamer knows how to take the file apart.
+pub fn is_media(file: &Path) -> Result<bool, Failure> {
+    let pipeline = Running(gst::Pipeline::new());
+    let (source, find, sink) = (source(file)?, make("typefind")?, make("fakesink")?);
+    pipeline.0.add_many([&source, &find, &sink])?;
+    gst::Element::link_many([&source, &find, &sink])?;
+    // An unknown type, an empty file among them, is an error of the pipeline: bytes.
+    let known = pipeline.0.set_state(gst::State::Paused).is_ok()
+        && pipeline.0.state(gst::ClockTime::from_seconds(10)).0.is_ok();
+    let caps = find.property::<Option<gst::Caps>>("caps").filter(|_| known);
+    Ok(caps.as_ref().and_then(|c| c.structure(0)).is_some_and(|s| {
+        let name = s.name().as_str();
+        let container = [
+            "application/ogg",
+            "application/mxf",
+            "application/x-rtp-dump",
+        ];
+        name.starts_with("video/")
+            || name.starts_with("audio/")
+            || name == "image/jpeg"
+            || container.contains(&name)
+    }))
+}
+
+/// A pipeline that is stopped when it goes out of scope.
+pub struct Running(pub gst::Pipeline);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.set_state(gst::State::Null);
+    }
+}
+
+impl Running {
+    /// Plays to the end. `position` says how far it is, for the bar; `each` sees every message.
+    pub fn to_end(
+        &self,
+        bar: &ProgressBar,
+        position: impl Fn() -> Option<u64>,
+        mut each: impl FnMut(&gst::Message) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let bus = self
+            .0
+            .bus()
+            .ok_or_else(|| Failure::new("the pipeline has no bus"))?;
+        let started = self.0.set_state(gst::State::Playing);
+        loop {
+            let message = bus.timed_pop(gst::ClockTime::from_mseconds(100));
+            if let Some(at) = position() {
+                bar.set_position(at);
+            }
+            let Some(message) = message else {
+                if started.is_err() {
+                    return Err(Failure::new("the pipeline did not start"));
+                }
+                continue;
+            };
+            each(&message)?;
+            match message.view() {
+                gst::MessageView::Eos(_) => break,
+                gst::MessageView::Error(e) => return Err(failure(e)),
+                _ => (),
+            }
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+}
+
+/// An element's error as it is meant for people; what it adds for developers goes behind it.
+pub fn failure(error: &gst::message::Error) -> Failure {
+    match error.debug() {
+        Some(debug) => Failure::new(format!("{}\n  ({debug})", error.error())),
+        None => Failure::new(error.error().to_string()),
+    }
+}

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MPL-2.0
+use crate::common::{self, Failure, IdentityArg, print, wait};
+use gstcamvault::client::reader::Reader;
+use gstcamvault::protocol::RecordingUrl;
+use std::process::ExitCode;
+
+/// Fetch a whole recording and check every byte of it.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Recording, camvault://HOST:PORT/NAME.
+    url: RecordingUrl,
+    #[command(flatten)]
+    identity: IdentityArg,
+}
+
+pub fn run(args: &Args, json: bool) -> Result<ExitCode, Failure> {
+    let identity = args.identity.load()?;
+    let reader = wait(Reader::open(&args.url, &identity))?;
+    let bar = common::progress(json, reader.summary().bytes, "verifying");
+    let report = wait(reader.verify(|bytes| bar.set_position(bytes)))?;
+    bar.finish_and_clear();
+    let errors: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
+    let object = serde_json::json!({
+        "recording": args.url.to_string(), "segments": report.segments, "chunks": report.chunks,
+        "bytes": report.bytes, "suspect": report.suspect, "errors": errors,
+    });
+    print(json, object, || {
+        let lost = match report.suspect {
+            0 => String::new(),
+            n => format!(", {n} of them recorded with packet loss"),
+        };
+        let mut text = format!(
+            "{}: {} segments, {} chunks{lost}, {}",
+            args.url,
+            report.segments,
+            report.chunks,
+            common::bytes(report.bytes)
+        );
+        match errors.is_empty() {
+            true => text.push_str(": every byte is as it was recorded"),
+            false => errors
+                .iter()
+                .for_each(|e| text.push_str(&format!("\n  {e}"))),
+        }
+        text
+    });
+    Ok(ExitCode::from(if errors.is_empty() {
+        0
+    } else {
+        common::NOT_VERIFIED
+    }))
+}
