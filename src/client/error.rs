@@ -80,7 +80,33 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// The operating system gave no threads for the network.
+    #[error("no threads for the network: {0}")]
+    Threads(String),
+    /// The file of trusted certificates.
+    #[error("certificates to trust, {path}: {reason}: CAMVAULT_CA_FILE names a PEM file")]
+    Certificates {
+        /// The file, or the system's.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// Stopped by the caller.
     #[error("stopped before it was done")]
     Cancelled,
+}
+
+impl Error {
+    /// Whether the same request may succeed later: no connection, or a server that is overloaded,
+    /// full, shutting down or failing.
+    pub fn is_transient(&self) -> bool {
+        use crate::protocol::Code;
+        match self {
+            Self::Network { .. } => true,
+            Self::Refused { code, .. } => {
+                matches!(code, Code::Busy | Code::Full | Code::Slow | Code::Internal)
+            }
+            _ => false,
+        }
+    }
 }
