@@ -51,7 +51,7 @@ impl Reader {
         let all = manifest.tracks.get(track).map_or(&[][..], |t| &t.chunks);
         let wanted: Vec<_> = chunks.filter_map(|at| Some((at, all.get(at)?))).collect();
         let mut fetched = Vec::with_capacity(wanted.len());
-        for batch in batches(&wanted, |(_, chunk)| chunk) {
+        for batch in batches(wanted.iter().map(|(_, chunk)| *chunk)) {
             fetched.extend(self.fetch_batch(seq, &wanted[batch]).await?);
         }
         Ok(fetched)
@@ -67,7 +67,7 @@ impl Reader {
             .iter()
             .flat_map(|(at, chunk)| pieces(chunk).map(|stored| (*at, stored)))
             .collect();
-        let mut clear = patiently(self.patience, async || self.fetch_stored(seq, &stored).await)
+        let mut clear = patiently(self.patience, || self.fetch_stored(seq, &stored))
             .await?
             .into_iter();
         let mut next = || clear.next().unwrap_or_default();
@@ -154,11 +154,12 @@ pub(super) fn damaged(seq: u64, chunk: usize, reason: &str) -> Error {
 }
 
 /// Parts a list of chunks into what is asked for at once.
-pub(super) fn batches<T>(items: &[T], chunk: impl Fn(&T) -> &Chunk) -> Vec<Range<usize>> {
+pub(super) fn batches<'a>(chunks: impl Iterator<Item = &'a Chunk>) -> Vec<Range<usize>> {
     let mut batches = Vec::new();
     let (mut start, mut bytes, mut count) = (0, 0u64, 0);
-    for (index, item) in items.iter().enumerate() {
-        let sizes = pieces(chunk(item)).map(|stored| u64::from(stored.len));
+    let mut end = 0;
+    for (index, chunk) in chunks.enumerate() {
+        let sizes = pieces(chunk).map(|stored| u64::from(stored.len));
         let (size, more) = sizes.fold((0, 0), |(size, n), len| (size + len, n + 1));
         if index > start && (bytes + size > BATCH_BYTES || count + more > BATCH_ITEMS) {
             batches.push(start..index);
@@ -166,9 +167,10 @@ pub(super) fn batches<T>(items: &[T], chunk: impl Fn(&T) -> &Chunk) -> Vec<Range
         }
         bytes += size;
         count += more;
+        end = index + 1;
     }
-    if start < items.len() {
-        batches.push(start..items.len());
+    if start < end {
+        batches.push(start..end);
     }
     batches
 }

@@ -88,7 +88,7 @@ impl Reader {
             key: identity.recording_key(&id),
             id,
         };
-        let exists = origin::patiently(DEFAULT_PATIENCE, async || {
+        let exists = origin::patiently(DEFAULT_PATIENCE, || async {
             match origin.recording(&own.id, 0, None).await {
                 Ok(_) => Ok(true),
                 Err(Error::Refused {
@@ -126,7 +126,7 @@ impl Reader {
         name: &str,
         identity: &Identity,
     ) -> Result<(Sealer, Option<B32>), Error> {
-        let list = origin::patiently(DEFAULT_PATIENCE, async || origin.recordings().await).await?;
+        let list = origin::patiently(DEFAULT_PATIENCE, || origin.recordings()).await?;
         let found = list.recordings.iter().find_map(|entry| {
             let shared = open_share(entry, identity).ok()?;
             (shared.name == name).then(|| (share_sealer(entry, &shared), entry.owner))
@@ -136,7 +136,7 @@ impl Reader {
 
     /// All recordings of an identity and those shared with it.
     pub async fn list(origin: &dyn Origin, identity: &Identity) -> Result<Vec<Listed>, Error> {
-        let list = origin::patiently(DEFAULT_PATIENCE, async || origin.recordings().await).await?;
+        let list = origin::patiently(DEFAULT_PATIENCE, || origin.recordings()).await?;
         let listed = |entry: &RecordingEntry| {
             let shared = entry.owner.map(|_| open_share(entry, identity));
             let sealer = match &shared {
@@ -174,10 +174,9 @@ impl Reader {
         let mut timeline = Timeline::clone(&index.timeline);
         loop {
             let from = timeline.len();
-            let page = origin::patiently(self.patience, async || {
+            let page = origin::patiently(self.patience, || {
                 self.origin
                     .recording(&self.sealer.id, from, self.owner.as_ref())
-                    .await
             })
             .await?;
             for (seq, sealed) in (from..page.segments).zip(&page.heads) {
@@ -236,10 +235,9 @@ impl Reader {
             .head(seq)
             .cloned()
             .ok_or(Error::Chain(seq))?;
-        let sealed = origin::patiently(self.patience, async || {
+        let sealed = origin::patiently(self.patience, || {
             self.origin
                 .segment(&self.sealer.id, seq, self.owner.as_ref())
-                .await
         })
         .await?;
         let digest: [u8; 32] = Sha256::digest(&sealed).into();
@@ -274,5 +272,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

@@ -121,9 +121,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 
 /// Repeats what fails for a reason that may pass, with growing pauses, until `patience` is used
 /// up. Dropping the future ends it at once.
-pub(super) async fn patiently<T>(
+pub(super) async fn patiently<T, F: Future<Output = Result<T, Error>>>(
     patience: Duration,
-    mut attempt: impl AsyncFnMut() -> Result<T, Error>,
+    mut attempt: impl FnMut() -> F,
 ) -> Result<T, Error> {
     let deadline = tokio::time::Instant::now() + patience;
     let mut pause = FIRST_PAUSE;
@@ -150,7 +150,12 @@ fn passing(error: &Error) -> bool {
         Error::Network { .. } => true,
         Error::Refused { code, .. } => matches!(
             code,
-            Code::Busy | Code::Slow | Code::Internal | Code::Capability | Code::Replay | Code::Clock
+            Code::Busy
+                | Code::Slow
+                | Code::Internal
+                | Code::Capability
+                | Code::Replay
+                | Code::Clock
         ),
         _ => false,
     }

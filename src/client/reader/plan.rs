@@ -100,7 +100,11 @@ impl TrackPlan {
         let track = manifest.tracks.get(index).ok_or_else(no_track)?;
         let starts = |first: Option<u32>| first == Some(0) || track.units.is_empty();
         if !starts(track.caps.first().map(|c| c.0)) || !starts(track.times.first().map(|t| t.0)) {
-            return Err(damaged(seq, 0, "its first unit has no caps or no time segment"));
+            return Err(damaged(
+                seq,
+                0,
+                "its first unit has no caps or no time segment",
+            ));
         }
         let infos: Vec<UnitInfo> = track.units.iter().collect();
         let mut plan = Self {
@@ -252,7 +256,8 @@ impl TrackPlan {
 
 /// The wanted units of all tracks as (plan, unit) in the order of time.
 pub(super) fn interleave(plans: &[TrackPlan]) -> Vec<(usize, usize)> {
-    let of = |(index, plan): (usize, &TrackPlan)| plan.wanted.clone().map(move |unit| (index, unit));
+    let of =
+        |(index, plan): (usize, &TrackPlan)| plan.wanted.clone().map(move |unit| (index, unit));
     let mut order: Vec<_> = plans.iter().enumerate().flat_map(of).collect();
     order.sort_by_key(|(plan, unit)| plans[*plan].keys[*unit]);
     order

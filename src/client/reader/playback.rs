@@ -95,7 +95,9 @@ impl Playback {
         let out = Out {
             sender,
             window: u32::try_from(window.max(OVERHEAD)).unwrap_or(u32::MAX >> 4),
-            room: Arc::new(Semaphore::new(window.clamp(OVERHEAD, u32::MAX as usize >> 4))),
+            room: Arc::new(Semaphore::new(
+                window.clamp(OVERHEAD, u32::MAX as usize >> 4),
+            )),
         };
         let task = runtime.spawn(async move {
             if let Err(error) = play(&reader, request, &out).await {
@@ -196,7 +198,11 @@ async fn grown(reader: &Reader) -> Result<bool, Error> {
         if reader.refresh().await? {
             return Ok(true);
         }
-        in_vain = if reader.summary().closed { in_vain + 1 } else { 0 };
+        in_vain = if reader.summary().closed {
+            in_vain + 1
+        } else {
+            0
+        };
         if in_vain >= POLLS_AFTER_CLOSE {
             return Ok(false);
         }
@@ -214,8 +220,10 @@ async fn deliver(
 ) -> Result<(), Error> {
     let order = interleave(plans);
     let chunks = chunks_for(plans, &order);
-    let chunk = |(plan, chunk): &(usize, usize)| &plans[*plan].track().chunks[*chunk];
-    let fetches: Vec<_> = batches(&chunks, chunk)
+    let all = chunks
+        .iter()
+        .map(|(plan, chunk)| &plans[*plan].track().chunks[*chunk]);
+    let fetches: Vec<_> = batches(all)
         .into_iter()
         .map(|batch| {
             let (reader, manifest) = (reader.clone(), manifest.clone());
@@ -289,11 +297,7 @@ struct Start {
 }
 
 impl Start {
-    async fn find(
-        reader: &Reader,
-        timeline: &Timeline,
-        request: &Request,
-    ) -> Result<Self, Error> {
+    async fn find(reader: &Reader, timeline: &Timeline, request: &Request) -> Result<Self, Error> {
         let mut start = Self {
             position: request.from,
             seq: 0,

@@ -98,7 +98,7 @@ impl Check<'_> {
             };
             let chunks: Vec<(usize, &Chunk)> = track.chunks.iter().enumerate().collect();
             let mut assembler = Assembler::new();
-            for batch in batches(&chunks, |(_, chunk)| chunk) {
+            for batch in batches(track.chunks.iter()) {
                 let batch = &chunks[batch];
                 let mut fetched = match self.reader.fetch_batch(seq, batch).await {
                     Ok(fetched) => fetched.into_iter().map(Some).collect(),
