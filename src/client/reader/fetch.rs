@@ -9,6 +9,7 @@ use crate::ownership::{PathKeys, Wrapped};
 use crate::protocol::{ChunkRef, GetBlob, OpenedChunk, SharedSegment};
 use crate::rce::{self, Key, Record};
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 
 /// Bytes that one request asks for, unless a single chunk has more.
 pub(super) const BATCH_BYTES: u64 = 4 << 20;
@@ -125,6 +126,10 @@ impl Reader {
                 &mut blob,
             )
             .map_err(|e| damaged(e.to_string()))?;
+            self.fetched.0.fetch_add(1, Ordering::Relaxed);
+            self.fetched
+                .1
+                .fetch_add(blob.len() as u64, Ordering::Relaxed);
             clear.push(blob);
         }
         Ok(clear)

@@ -26,6 +26,7 @@ use crate::protocol::{self, B32, Code, RecordingEntry, RecordingUrl, SHARE_INFO,
 use crate::rce::DomainSecret;
 use sha2::{Digest as _, Sha256};
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use subtle::ConstantTimeEq as _;
@@ -45,6 +46,7 @@ pub struct Reader {
     patience: Duration,
     index: Mutex<Index>,
     manifests: Mutex<VecDeque<(u64, Arc<Manifest>)>>,
+    fetched: (AtomicU64, AtomicU64),
 }
 
 /// What is known of the recording by now.
@@ -111,6 +113,7 @@ impl Reader {
             patience: DEFAULT_PATIENCE,
             index: Mutex::default(),
             manifests: Mutex::default(),
+            fetched: Default::default(),
         };
         reader.refresh().await?;
         Ok(reader)
@@ -213,6 +216,15 @@ impl Reader {
     /// The recording as a list shows it.
     pub fn summary(&self) -> Summary {
         lock(&self.index).summary.clone()
+    }
+
+    /// Stored chunks fetched so far, and their bytes.
+    pub fn fetched(&self) -> (u64, u64) {
+        let (chunks, bytes) = &self.fetched;
+        (
+            chunks.load(Ordering::Relaxed),
+            bytes.load(Ordering::Relaxed),
+        )
     }
 
     /// The key and id of the recording, to share it.
