@@ -3,6 +3,7 @@
 //! chunks and commits segments, and the reader that brings them back. Knows no GStreamer.
 
 mod error;
+pub mod reader;
 pub mod recorder;
 mod spool;
 mod uploader;

@@ -17,11 +17,15 @@ pub fn run(args: &Args, json: bool) -> Result<ExitCode, Failure> {
     let identity = args.identity.load()?;
     let reader = wait(Reader::open(&args.url, &identity))?;
     let bar = common::progress(json, reader.summary().bytes, "verifying");
-    let report = wait(reader.verify(|bytes| bar.set_position(bytes)))?;
+    let report = wait(reader.verify(|so_far| bar.set_position(so_far.bytes)))?;
     bar.finish_and_clear();
-    let errors: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
+    let errors: Vec<String> = report
+        .errors
+        .iter()
+        .map(|e| format!("segment {}: {}", e.seq, e.what))
+        .collect();
     let object = serde_json::json!({
-        "recording": args.url.to_string(), "segments": report.segments, "chunks": report.chunks,
+        "recording": args.url.to_string(), "segments": report.segments, "chunks": report.chunks, "units": report.units,
         "bytes": report.bytes, "suspect": report.suspect, "errors": errors,
     });
     print(json, object, || {
@@ -30,10 +34,11 @@ pub fn run(args: &Args, json: bool) -> Result<ExitCode, Failure> {
             n => format!(", {n} of them recorded with packet loss"),
         };
         let mut text = format!(
-            "{}: {} segments, {} chunks{lost}, {}",
+            "{}: {} segments, {} chunks{lost}, {} access units, {}",
             args.url,
             report.segments,
             report.chunks,
+            report.units,
             common::bytes(report.bytes)
         );
         match errors.is_empty() {

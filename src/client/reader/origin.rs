@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What the reader asks of a vault, and how long it goes on asking.
+
+use crate::client::{Error, Vault};
+use crate::identity::{Identity, RecordingId};
+use crate::ownership::PathKeys;
+use crate::protocol::{
+    B32, ChunkRef, Code, GetBlob, Opened, Recording, RecordingUrl, Recordings, SharedSegment,
+};
+use async_trait::async_trait;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A vault as a reader sees it.
+#[async_trait]
+pub trait Origin: Send + Sync + 'static {
+    /// The caller's path keys.
+    async fn path_keys(&self) -> Result<Arc<PathKeys>, Error>;
+    /// All recordings of the caller and those shared with it.
+    async fn recordings(&self) -> Result<Recordings, Error>;
+    /// A recording and its heads from a segment on.
+    async fn recording(
+        &self,
+        id: &RecordingId,
+        from: u64,
+        owner: Option<&B32>,
+    ) -> Result<Recording, Error>;
+    /// A sealed manifest.
+    async fn segment(
+        &self,
+        id: &RecordingId,
+        seq: u64,
+        owner: Option<&B32>,
+    ) -> Result<Vec<u8>, Error>;
+    /// Records and capabilities.
+    async fn open(
+        &self,
+        chunks: Vec<ChunkRef>,
+        shared: Option<SharedSegment>,
+    ) -> Result<Opened, Error>;
+    /// Blobs of the lengths given, in order; in place of one that is not there or not of its
+    /// length what is wrong with it, and the ones behind it may be left out then.
+    async fn get_blobs(
+        &self,
+        expires: u64,
+        blobs: Vec<(GetBlob, u32)>,
+    ) -> Result<Vec<Result<Vec<u8>, String>>, Error>;
+}
+
+/// The vault that a recording lies in.
+pub(super) fn connect(
+    url: &RecordingUrl,
+    identity: &Arc<Identity>,
+) -> Result<Arc<dyn Origin>, Error> {
+    Ok(Arc::new(Vault::connect(&url.vault(), identity.clone())?))
+}
+
+#[async_trait]
+impl Origin for Vault {
+    async fn path_keys(&self) -> Result<Arc<PathKeys>, Error> {
+        Vault::path_keys(self).await
+    }
+
+    async fn recordings(&self) -> Result<Recordings, Error> {
+        Vault::recordings(self).await
+    }
+
+    async fn recording(
+        &self,
+        id: &RecordingId,
+        from: u64,
+        owner: Option<&B32>,
+    ) -> Result<Recording, Error> {
+        Vault::recording(self, id, owner.map(|key| &**key), from).await
+    }
+
+    async fn segment(
+        &self,
+        id: &RecordingId,
+        seq: u64,
+        owner: Option<&B32>,
+    ) -> Result<Vec<u8>, Error> {
+        let body = Vault::segment(self, id, owner.map(|key| &**key), seq).await?;
+        Ok(body.manifest.into())
+    }
+
+    async fn open(
+        &self,
+        chunks: Vec<ChunkRef>,
+        shared: Option<SharedSegment>,
+    ) -> Result<Opened, Error> {
+        Vault::open(self, chunks, shared).await
+    }
+
+    async fn get_blobs(
+        &self,
+        expires: u64,
+        blobs: Vec<(GetBlob, u32)>,
+    ) -> Result<Vec<Result<Vec<u8>, String>>, Error> {
+        let mut got = Vec::with_capacity(blobs.len());
+        let mut stream = Vault::get_blobs(self, expires, blobs).await?;
+        loop {
+            match stream.next().await {
+                Ok(Some(Some(blob))) => got.push(Ok(blob)),
+                Ok(Some(None)) => got.push(Err("the server does not have its blob".into())),
+                Ok(None) => return Ok(got),
+                Err(Error::Answer { reason, .. }) => {
+                    got.push(Err(reason));
+                    return Ok(got);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// First pause before another try.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// Longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+
+/// Repeats what fails for a reason that may pass, with growing pauses, until `patience` is used
+/// up. Dropping the future ends it at once.
+pub(super) async fn patiently<T, F: Future<Output = Result<T, Error>>>(
+    patience: Duration,
+    mut attempt: impl FnMut() -> F,
+) -> Result<T, Error> {
+    let deadline = tokio::time::Instant::now() + patience;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let error = match attempt().await {
+            Err(error) if passing(&error) => error,
+            done => return done,
+        };
+        let now = tokio::time::Instant::now();
+        if now + pause > deadline {
+            return Err(error);
+        }
+        // Between half of the pause and the whole, so that many readers do not come at once.
+        let mut random = [0u8; 1];
+        let _ = getrandom::fill(&mut random);
+        tokio::time::sleep(pause / 2 + pause * u32::from(random[0]) / 512).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Whether another try may succeed. A capability may have expired on its way.
+fn passing(error: &Error) -> bool {
+    match error {
+        Error::Network { .. } => true,
+        Error::Refused { code, .. } => matches!(
+            code,
+            Code::Busy
+                | Code::Slow
+                | Code::Internal
+                | Code::Capability
+                | Code::Replay
+                | Code::Clock
+        ),
+        _ => false,
+    }
+}

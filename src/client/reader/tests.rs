@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: MPL-2.0
+use super::testing::*;
+use super::*;
+use crate::chunk::Config;
+use std::time::Instant;
+
+fn block<T>(future: impl Future<Output = T>) -> T {
+    crate::client::runtime().unwrap().block_on(future)
+}
+
+fn open(fake: Fake) -> Result<Arc<Reader>, Error> {
+    let identity = fake.identity.clone();
+    let reader = block(Reader::open_at(Arc::new(fake), "yard", &identity, None))?;
+    Ok(Arc::new(reader.with_patience(Duration::from_millis(500))))
+}
+
+const SECOND: u64 = 1_000_000_000;
+
+/// Start, units, gaps and the error that ended it.
+#[derive(Default)]
+struct Played {
+    start: u64,
+    tracks: Vec<TrackStart>,
+    units: Vec<Unit>,
+    gaps: Vec<(u32, u64, u64)>,
+    error: Option<Error>,
+}
+
+fn play(reader: &Arc<Reader>, request: Request) -> Played {
+    let runtime = crate::client::runtime().unwrap().handle();
+    let mut playback = Playback::start(runtime, reader.clone(), request, 20_000);
+    let mut played = Played::default();
+    while let Some(delivery) = block(playback.next()) {
+        match delivery {
+            Ok(Delivery::Started(at, tracks)) => (played.start, played.tracks) = (at, tracks),
+            Ok(Delivery::Unit(unit)) => played.units.push(unit),
+            Ok(Delivery::Gap(track, from, length)) => played.gaps.push((track, from, length)),
+            Err(error) => played.error = Some(error),
+        }
+    }
+    played
+}
+
+fn from(from: u64) -> Request {
+    Request {
+        from,
+        ..Request::default()
+    }
+}
+
+fn of_track(played: &Played, track: u32) -> Vec<&Unit> {
+    played.units.iter().filter(|u| u.track == track).collect()
+}
+
+#[test]
+fn every_unit_comes_back_in_order_however_it_was_cut() {
+    let reader = open(sample()).unwrap();
+    assert_eq!(reader.timeline().len(), 4);
+    assert_eq!(reader.summary().name, "yard");
+    let played = play(&reader, Request::default());
+    assert!(played.error.is_none(), "{:?}", played.error);
+    assert_eq!((played.start, played.tracks.len()), (0, 2));
+    for (track, expected) in [(0, video(0..120, 10)), (1, sound(0..400))] {
+        let units = of_track(&played, track);
+        assert_eq!(units.len(), expected.len());
+        for (unit, au) in units.iter().zip(&expected) {
+            assert_eq!(unit.data, au.data);
+            let info = crate::manifest::UnitInfo {
+                content_len: unit.info.content_len,
+                ..au.info
+            };
+            assert_eq!(unit.info, info);
+        }
+    }
+    let times: Vec<_> = played.units.iter().map(|u| u.info.pts).collect();
+    assert!(times.is_sorted(), "interleaved by time");
+    let unit = &played.units[40];
+    let since = unit.place.recording_time(unit.info.pts.unwrap());
+    let expected = 1_700_000_000 * SECOND as i64 - SECOND as i64 + since;
+    assert_eq!(unit.utc, Some(expected));
+}
+
+#[test]
+fn playback_begins_where_it_is_asked_to() {
+    let reader = open(sample()).unwrap();
+    let at = 4 * SECOND + 350_000_000;
+    for (snap, start, first) in [
+        (Snap::Accurate, at, 4 * SECOND),
+        (Snap::Before, 4 * SECOND, 4 * SECOND),
+        (Snap::After, 5 * SECOND, 5 * SECOND),
+        (Snap::Nearest, 4 * SECOND, 4 * SECOND),
+    ] {
+        let request = Request {
+            snap,
+            stop: Some(7 * SECOND),
+            ..from(at)
+        };
+        let played = play(&reader, request);
+        assert!(played.error.is_none(), "{snap:?}: {:?}", played.error);
+        assert_eq!(played.start, start, "{snap:?}");
+        let [picture, voice] = [0, 1].map(|track| of_track(&played, track));
+        assert_eq!(picture[0].info.pts, Some(10 * SECOND + first), "{snap:?}");
+        assert!(picture[0].gop_start);
+        let sounds = voice[0].info.pts.unwrap() - 10 * SECOND;
+        assert!(sounds <= start && sounds + 30_000_000 > start, "{snap:?}");
+        for units in [picture, voice] {
+            let last = units[units.len() - 1].info;
+            assert!(last.pts < Some(17 * SECOND));
+            assert!(last.pts.unwrap() + last.duration.unwrap() >= 17 * SECOND);
+        }
+    }
+    // Behind the end: the last group of pictures.
+    let played = play(&reader, from(100 * SECOND));
+    assert_eq!(of_track(&played, 0).len(), 10);
+}
+
+#[test]
+fn a_shared_recording_is_found_and_read() {
+    let fake = sample();
+    let guest = Arc::new(Identity::generate().unwrap());
+    let guest_view = fake.for_guest(guest.clone());
+    let listed = block(Reader::list(&guest_view, &guest)).unwrap();
+    assert_eq!(listed[0].name.as_deref(), Some("yard"));
+    assert!(listed[0].owner.is_some());
+    let reader = open(guest_view).unwrap();
+    assert_eq!(play(&reader, Request::default()).units.len(), 520);
+    let listed = block(Reader::list(&fake, &fake.identity)).unwrap();
+    assert_eq!(listed[0].summary.as_ref().unwrap().duration, 12 * SECOND);
+    let identity = fake.identity.clone();
+    let missing = block(Reader::open_at(Arc::new(fake), "door", &identity, None));
+    assert!(matches!(missing, Err(Error::NoRecording(_))));
+}
+
+#[test]
+fn what_is_changed_in_storage_is_an_error_and_never_data() {
+    type Attack = fn(&mut testing::State);
+    let attacks: [(&str, Attack); 6] = [
+        ("tampered", |s| s.blobs.values_mut().for_each(|b| b[0] ^= 1)),
+        ("truncated", |s| {
+            s.blobs.values_mut().for_each(|b| b.truncate(b.len() / 2))
+        }),
+        ("missing", |s| s.blobs.clear()),
+        ("swapped", |s| {
+            let all: Vec<_> = s.blobs.values().cloned().collect();
+            s.blobs
+                .values_mut()
+                .zip(all.into_iter().cycle().skip(1))
+                .for_each(|(b, o)| *b = o);
+        }),
+        ("no record", |s| s.records.clear()),
+        ("wrong record", |s| {
+            s.records.values_mut().for_each(|r| r.0[3] ^= 4)
+        }),
+    ];
+    for (name, attack) in attacks {
+        let fake = sample();
+        attack(&mut fake.state());
+        let reader = open(fake).unwrap();
+        let played = play(&reader, Request::default());
+        assert!(played.units.is_empty(), "{name}");
+        assert!(
+            matches!(played.error, Some(Error::Damaged { .. })),
+            "{name}: {:?}",
+            played.error
+        );
+    }
+}
+
+#[test]
+fn a_missing_or_exchanged_segment_is_noticed() {
+    let fake = sample();
+    fake.state().segments.remove(1);
+    assert!(matches!(
+        open(fake),
+        Err(Error::Manifest { .. } | Error::Chain(_))
+    ));
+    let fake = sample();
+    fake.state().segments.swap(1, 2);
+    assert!(matches!(
+        open(fake),
+        Err(Error::Manifest { .. } | Error::Chain(_))
+    ));
+    let fake = sample();
+    let reader = open(fake.for_guest(Arc::new(Identity::generate().unwrap()))).unwrap();
+    fake.state().segments[0].1[40] ^= 1;
+    let error = play(&reader, Request::default()).error;
+    assert!(matches!(error, Some(Error::Chain(0))), "{error:?}");
+    fake.state().segments.truncate(2);
+    let again = block(reader.refresh());
+    assert!(matches!(again, Err(Error::Chain(2))), "{again:?}");
+}
+
+#[test]
+fn verification_names_what_is_damaged_and_checks_the_rest() {
+    let fake = sample();
+    let view = fake.for_guest(Arc::new(Identity::generate().unwrap()));
+    let reader = open(view).unwrap();
+    let mut calls = 0;
+    let report = block(reader.verify(|_| calls += 1)).unwrap();
+    assert_eq!((report.segments, report.units), (4, 520));
+    assert_eq!(report.errors, []);
+    assert!(report.chunks as usize == fake.state().blobs.len() && calls > 4);
+    assert_eq!(report.bytes, fake.state().bytes);
+    // One chunk in the middle of the second segment.
+    let manifest = block(reader.segment(1)).unwrap();
+    let hit = &manifest.tracks[0].chunks[5].content;
+    fake.state().blobs.get_mut(&*hit.d1).unwrap()[7] ^= 1;
+    let report = block(reader.verify(|_| ())).unwrap();
+    let [
+        Finding {
+            seq: 1,
+            track: Some(0),
+            what,
+        },
+    ] = &report.errors[..]
+    else {
+        panic!("{:?}", report.errors);
+    };
+    assert!(what.contains("segment 1, chunk 5"), "{what}");
+    assert!(report.units > 480 && report.units < 520, "{}", report.units);
+}
+
+#[test]
+fn failures_that_pass_are_waited_out_and_others_reported() {
+    let fake = sample();
+    let view = fake.for_guest(Arc::new(Identity::generate().unwrap()));
+    let reader = open(view).unwrap();
+    fake.state().failures = 2;
+    assert_eq!(play(&reader, Request::default()).units.len(), 520);
+    fake.state().failures = 1000;
+    let begun = Instant::now();
+    let played = play(&reader, from(5 * SECOND));
+    assert!(matches!(played.error, Some(Error::Network { .. })));
+    assert!(begun.elapsed() < Duration::from_secs(2));
+}
+
+#[test]
+fn following_goes_on_until_the_recording_is_closed() {
+    let fake = sample();
+    fake.state().summary.closed = false;
+    let view = fake.for_guest(Arc::new(Identity::generate().unwrap()));
+    let reader = open(view).unwrap();
+    let request = Request {
+        follow: true,
+        ..from(10 * SECOND)
+    };
+    let later = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(700));
+        let track = fake.track(VIDEO, &Config::default(), &video(120..130, 10));
+        fake.commit(&manifest(vec![track]), (12 * SECOND, SECOND));
+        fake.state().summary.closed = true;
+    });
+    let played = play(&reader, request);
+    later.join().unwrap();
+    assert!(played.error.is_none(), "{:?}", played.error);
+    assert_eq!(of_track(&played, 0).len(), 30);
+    assert_eq!(played.gaps, [(1, 12 * SECOND, SECOND)]);
+}
+
+#[test]
+fn a_dropped_playback_leaves_nothing_running() {
+    let fake = sample();
+    let view = fake.for_guest(Arc::new(Identity::generate().unwrap()));
+    let reader = open(view).unwrap();
+    fake.state().hangs = true;
+    let runtime = crate::client::runtime().unwrap().handle();
+    let playback = Playback::start(runtime, reader.clone(), Request::default(), 1 << 20);
+    std::thread::sleep(Duration::from_millis(50));
+    drop(playback);
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(Arc::strong_count(&reader), 1);
+}
