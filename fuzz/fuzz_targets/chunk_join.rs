@@ -6,7 +6,9 @@ use gstcamvault::chunk::{Codec, Joiner};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    let Some((&len, rest)) = data.split_first() else { return };
+    let Some((&len, rest)) = data.split_first() else {
+        return;
+    };
     let (content, envelope) = rest.split_at(rest.len().min(usize::from(len)));
     let mut joiner = Joiner::new(&Codec::Opaque, envelope);
     for end in (0..=content.len()).rev() {

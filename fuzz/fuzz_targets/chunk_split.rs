@@ -8,7 +8,9 @@ use gstcamvault::chunk::{
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    let Some((&[codec, mode, cut], au)) = data.split_first_chunk() else { return };
+    let Some((&[codec, mode, cut], au)) = data.split_first_chunk() else {
+        return;
+    };
     let codec = match codec % 16 {
         0 => Codec::H264(Framing::AnnexB),
         1 => Codec::H265(Framing::AnnexB),
@@ -22,7 +24,10 @@ fuzz_target!(|data: &[u8]| {
     let (mut content, mut envelope) = (Vec::new(), EnvelopeWriter::new());
     split(&codec, au, &mut content, &mut envelope);
     let envelope = envelope.take();
-    assert_eq!(Joiner::new(&codec, &envelope).next(&content).as_deref(), Ok(au));
+    assert_eq!(
+        Joiner::new(&codec, &envelope).next(&content).as_deref(),
+        Ok(au)
+    );
 
     let unit = [
         UnitMode::Structure,
@@ -31,16 +36,32 @@ fuzz_target!(|data: &[u8]| {
         UnitMode::Fixed(u32::from(cut)),
         UnitMode::Cdc,
     ][usize::from(mode % 5)];
-    let config = Config { unit, target_bytes: 512, max_bytes: 1024, ..Config::default() };
+    let config = Config {
+        unit,
+        target_bytes: 512,
+        max_bytes: 1024,
+        ..Config::default()
+    };
     let (mut chunker, mut pieces) = (Chunker::new(codec, config), Vec::new());
     let aus: Vec<&[u8]> = au.chunks(usize::from(cut) * 16 + 1).collect();
     for (n, data) in aus.iter().enumerate() {
         let keyframe = n.is_multiple_of(3);
-        let au = AccessUnit { data, keyframe, discont: false, time_ns: None, info: n };
-        chunker.push(au, &mut pieces).expect("an access unit of a fuzzer is short");
+        let au = AccessUnit {
+            data,
+            keyframe,
+            discont: false,
+            time_ns: None,
+            info: n,
+        };
+        chunker
+            .push(au, &mut pieces)
+            .expect("an access unit of a fuzzer is short");
     }
     chunker.finish(&mut pieces);
-    let content: Vec<u8> = pieces.iter().flat_map(|piece| piece.content.clone()).collect();
+    let content: Vec<u8> = pieces
+        .iter()
+        .flat_map(|piece| piece.content.clone())
+        .collect();
     let (mut rest, mut got) = (&content[..], Vec::new());
     for piece in &pieces {
         let mut joiner = Joiner::new(&codec, &piece.envelope);

@@ -10,11 +10,13 @@ use super::{Codec, Config, UnitMode};
 /// Bytes of a content record that decide whether a piece begins with it.
 const SAMPLE_BYTES: usize = 1024;
 
-/// Automatic target of `structure`: this many access units of the size at hand...
+/// Automatic target of `structure`: this many access units of the size at hand, which leaves 0.5 %
+/// new at the end of a recording of 30 s at 225 kbit/s (64 KiB: 3 %; whole groups: 5 %)...
 const AUTO_UNITS: u64 = 3;
-/// ...but at least so many bytes, for a record of 200 bytes to each is not to weigh...
+/// ...but at least so many bytes, because every piece costs a record of some 200 bytes...
 const AUTO_MIN_BYTES: u64 = 6 * 1024;
-/// ...and at most so many.
+/// ...and at most so many. At 4 Mbit/s and 25 units a second pieces are of 48 KiB on average, and
+/// 1 % of lost packets makes 37 % new (whole groups: 100 %).
 const AUTO_MAX_BYTES: u64 = 96 * 1024;
 /// Automatic target of `cdc` in bytes.
 const AUTO_CDC_BYTES: u32 = 1 << 20;
