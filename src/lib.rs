@@ -4,9 +4,30 @@
 
 pub mod chunk;
 pub mod client;
+pub mod elements;
 pub mod identity;
 mod mac;
 pub mod manifest;
 pub mod ownership;
 pub mod protocol;
 pub mod rce;
+
+pub use plugin::plugin_desc::plugin_register_static;
+
+/// What GStreamer looks for in the library.
+#[allow(missing_docs)]
+mod plugin {
+    use crate::elements::register;
+
+    gst::plugin_define!(
+        camvault,
+        env!("CARGO_PKG_DESCRIPTION"),
+        register,
+        concat!(env!("CARGO_PKG_VERSION"), "-", env!("COMMIT_ID")),
+        "MPL-2.0",
+        env!("CARGO_PKG_NAME"),
+        env!("CARGO_PKG_NAME"),
+        env!("CARGO_PKG_REPOSITORY"),
+        env!("BUILD_REL_DATE")
+    );
+}

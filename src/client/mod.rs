@@ -4,5 +4,6 @@
 
 mod error;
 pub mod recorder;
+pub mod transport;
 
 pub use error::Error;

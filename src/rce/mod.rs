@@ -81,6 +81,15 @@ impl ChunkId {
         Self { key, tag, state }
     }
 
+    /// The id of a chunk whose key is known from a record that opened, for those who do not have
+    /// the domain secret.
+    pub fn with_key(chunk: &[u8], key: Key) -> Self {
+        let mut state = Hasher::default();
+        state.update(chunk);
+        let tag = key.tag();
+        Self { key, tag, state }
+    }
+
     /// The convergent key.
     pub fn key(&self) -> &Key {
         &self.key

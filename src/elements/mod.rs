@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The GStreamer elements.
+
+pub mod rcededuppay;
+pub mod support;
+
+use gst::glib;
+
+/// Registers all elements and what they share with `plugin`.
+pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+    support::carrier::register();
+    rcededuppay::register(plugin)
+}
