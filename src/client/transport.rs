@@ -169,11 +169,11 @@ pub fn open(key: &AeadKey, bytes: &[u8]) -> Result<(Place, StreamChunk), Error> 
     };
     let chunk = StreamChunk {
         track: 0,
-        id: ChunkId::with_key(&content, chunk_key),
+        id: ChunkId::with_key(chunk_key, &content),
         in_domain: header.in_domain,
         envelope_id: header
             .envelope_key
-            .map(|key| ChunkId::with_key(&envelope, Key::from_bytes(*key))),
+            .map(|key| ChunkId::with_key(Key::from_bytes(*key), &envelope)),
         content,
         envelope,
         framing: header.framing,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The GStreamer elements.
 
+pub mod dedupsink;
 pub mod rcededuppay;
 pub mod support;
 
@@ -9,5 +10,6 @@ use gst::glib;
 /// Registers all elements and what they share with `plugin`.
 pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     support::carrier::register();
-    rcededuppay::register(plugin)
+    rcededuppay::register(plugin)?;
+    dedupsink::register(plugin)
 }

@@ -81,9 +81,8 @@ impl ChunkId {
         Self { key, tag, state }
     }
 
-    /// The id of a chunk whose key is known from a record that opened, for those who do not have
-    /// the domain secret.
-    pub fn with_key(chunk: &[u8], key: Key) -> Self {
+    /// The id of a chunk whose key is known; of a chunk of a dedup domain without its secret.
+    pub fn with_key(key: Key, chunk: &[u8]) -> Self {
         let mut state = Hasher::default();
         state.update(chunk);
         let tag = key.tag();
