@@ -86,7 +86,7 @@ impl Default for Settings {
 
 impl Settings {
     fn config(&self) -> Result<Config, gst::ErrorMessage> {
-        let wrong = |e: String| gst::error_msg!(gst::LibraryError::Settings, ["Property uri: {e}"]);
+        let wrong = |e: String| gst::error_msg!(gst::LibraryError::Settings, ("Property uri: {e}"));
         let url: RecordingUrl = self
             .uri
             .as_deref()
@@ -121,7 +121,7 @@ fn check_spool(dir: &Path) -> Result<(), gst::ErrorMessage> {
         .map_err(|e| {
             gst::error_msg!(
                 gst::ResourceError::OpenWrite,
-                ["spool-dir {}: {e}", dir.display()]
+                ("spool-dir {}: {e}", dir.display())
             )
         })
 }
@@ -307,9 +307,7 @@ impl DedupSink {
             gst::element_imp_error!(
                 self,
                 gst::StreamError::WrongType,
-                [
-                    "Chunk without content: only with seal=true on rcededuppay may chunks leave its process"
-                ]
+                ("Chunk without content: only with seal=true on rcededuppay may chunks leave its process")
             );
             return Err(gst::FlowError::Error);
         };
@@ -327,7 +325,7 @@ impl DedupSink {
             None => return Err(gst::FlowError::Flushing),
         };
         let bytes = buffer.map_readable().map_err(|_| {
-            gst::element_imp_error!(self, gst::ResourceError::Read, ["Buffer cannot be read"]);
+            gst::element_imp_error!(self, gst::ResourceError::Read, ("Buffer cannot be read"));
             gst::FlowError::Error
         })?;
         match transport::open(&key, &bytes) {
@@ -336,13 +334,13 @@ impl DedupSink {
                 gst::element_imp_warning!(
                     self,
                     gst::StreamError::Decrypt,
-                    ["{e}; left out up to the next group of pictures"]
+                    ("{e}; left out up to the next group of pictures")
                 );
                 self.with_track(number, Track::skip)?;
                 Ok(None)
             }
             Err(e) => {
-                gst::element_imp_error!(self, gst::StreamError::Decrypt, ["{e}"]);
+                gst::element_imp_error!(self, gst::StreamError::Decrypt, ("{e}"));
                 Err(gst::FlowError::Error)
             }
         }
@@ -429,7 +427,7 @@ impl DedupSink {
         if let Err(e) = thread {
             self.fail(gst::error_msg!(
                 gst::ResourceError::Failed,
-                ["No thread to finish the recording: {e}"]
+                ("No thread to finish the recording: {e}")
             ));
         }
     }
@@ -499,7 +497,7 @@ impl DedupSink {
                 .field("duplicate-bytes", segment.duplicate_bytes)
                 .build(),
             Event::Offline(reason) => {
-                gst::element_imp_warning!(self, gst::ResourceError::Busy, ["{reason}"]);
+                gst::element_imp_warning!(self, gst::ResourceError::Busy, ("{reason}"));
                 gst::Structure::builder("camvault-network")
                     .field("online", false)
                     .field("reason", reason)
@@ -512,9 +510,7 @@ impl DedupSink {
                 gst::element_imp_warning!(
                     self,
                     gst::ResourceError::NoSpaceLeft,
-                    [
-                        "No room for new chunks; {chunks} ({bytes} bytes) dropped so far: the vault is slow or away, or spool-max-bytes and max-size-bytes are small"
-                    ]
+                    ("No room for new chunks; {chunks} ({bytes} bytes) dropped so far: the vault is slow or away, or spool-max-bytes and max-size-bytes are small")
                 );
                 return;
             }
@@ -616,11 +612,11 @@ impl DedupSink {
 fn error_message(e: &client::Error) -> gst::ErrorMessage {
     use client::Error::{Identity, Network, Refused, Spool, Url};
     match e {
-        Network { .. } => gst::error_msg!(gst::ResourceError::OpenReadWrite, ["{e}"]),
-        Refused { .. } => gst::error_msg!(gst::ResourceError::NotAuthorized, ["{e}"]),
-        Spool { .. } => gst::error_msg!(gst::ResourceError::NoSpaceLeft, ["{e}"]),
-        Identity(_) | Url(_) => gst::error_msg!(gst::ResourceError::Settings, ["{e}"]),
-        _ => gst::error_msg!(gst::ResourceError::Write, ["{e}"]),
+        Network { .. } => gst::error_msg!(gst::ResourceError::OpenReadWrite, ("{e}")),
+        Refused { .. } => gst::error_msg!(gst::ResourceError::NotAuthorized, ("{e}")),
+        Spool { .. } => gst::error_msg!(gst::ResourceError::NoSpaceLeft, ("{e}")),
+        Identity(_) | Url(_) => gst::error_msg!(gst::ResourceError::Settings, ("{e}")),
+        _ => gst::error_msg!(gst::ResourceError::Write, ("{e}")),
     }
 }
 

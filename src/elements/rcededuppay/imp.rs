@@ -30,7 +30,7 @@ use crate::chunk;
 use crate::client::transport::{self, Place};
 use crate::elements::support::{carrier, files, media};
 use crate::identity::AeadKey;
-use crate::rce::{DomainSecret, SUITE};
+use crate::rce::SUITE;
 use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
@@ -90,7 +90,6 @@ struct Sealer {
 
 struct Started {
     config: chunk::Config,
-    domain: Option<DomainSecret>,
     sealer: Option<Sealer>,
     track: Track,
     /// Whether upstream is live; asked at the first buffer.
@@ -105,7 +104,7 @@ impl Started {
             unit: settings
                 .unit
                 .parse()
-                .map_err(|e| gst::error_msg!(gst::LibraryError::Settings, ["{e}"]))?,
+                .map_err(|e| gst::error_msg!(gst::LibraryError::Settings, ("{e}")))?,
             target_bytes: settings.target_chunk_bytes,
             max_bytes: settings.max_chunk_bytes,
             max_time_ns: settings.max_chunk_time,
@@ -123,7 +122,7 @@ impl Started {
                 getrandom::fill(&mut stream).map_err(|_| {
                     gst::error_msg!(
                         gst::LibraryError::Init,
-                        ["The operating system gave no random numbers"]
+                        ("The operating system gave no random numbers")
                     )
                 })?;
                 Some(Sealer {
@@ -133,9 +132,8 @@ impl Started {
             }
         };
         Ok(Self {
-            track: Track::new(config.clone(), domain.clone()),
+            track: Track::new(config.clone(), domain),
             config,
-            domain,
             sealer,
             live: None,
             offset: 0,
@@ -158,11 +156,9 @@ impl Started {
             .build()
     }
 
-    /// The stream begins anew; totals go on.
+    /// Buffers begin anew.
     fn reset(&mut self) {
-        let stats = std::mem::take(&mut self.track.stats);
-        self.track = Track::new(self.config.clone(), self.domain.clone());
-        self.track.stats = stats;
+        self.track.reset(self.config.clone());
         self.live = None;
     }
 }
@@ -204,7 +200,7 @@ impl RceDedupPay {
             false => None,
         };
         let data = buffer.map_readable().map_err(|_| {
-            gst::element_imp_error!(self, gst::ResourceError::Read, ["Buffer cannot be read"]);
+            gst::element_imp_error!(self, gst::ResourceError::Read, ("Buffer cannot be read"));
             gst::FlowError::Error
         })?;
         let mut failed = None;
@@ -217,7 +213,7 @@ impl RceDedupPay {
         });
         match failed {
             Some(e) => {
-                gst::element_imp_error!(self, gst::StreamError::Format, ["{e}"]);
+                gst::element_imp_error!(self, gst::StreamError::Format, ("{e}"));
                 Err(gst::FlowError::Error)
             }
             None => flow,
@@ -247,7 +243,7 @@ impl RceDedupPay {
             self.announce(damage.running, damage.kept);
         }
         let buffers = buffers.map_err(|e| {
-            gst::element_imp_error!(self, gst::StreamError::Failed, ["{e}"]);
+            gst::element_imp_error!(self, gst::StreamError::Failed, ("{e}"));
             gst::FlowError::Error
         })?;
         for buffer in buffers {

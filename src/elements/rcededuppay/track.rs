@@ -112,6 +112,15 @@ impl Track {
         }
     }
 
+    /// Buffers begin anew after a flush; caps and tags hold on, a segment comes.
+    pub fn reset(&mut self, config: Config) {
+        let old = std::mem::replace(self, Self::new(config, self.domain.clone()));
+        self.caps = old.caps;
+        self.tags = old.tags;
+        self.stats = old.stats;
+        self.describe();
+    }
+
     /// The caps of the stream, if it has any.
     pub fn caps(&self) -> Option<&gst::Caps> {
         self.caps.as_ref()

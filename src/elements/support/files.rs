@@ -30,14 +30,14 @@ pub fn identity(property: Option<&str>) -> Result<Arc<Identity>, gst::ErrorMessa
         .ok_or_else(|| {
             gst::error_msg!(
                 gst::ResourceError::NotFound,
-                [
+                (
                     "No identity: set the property identity or {IDENTITY_ENV} to a file that `camvault keygen --out FILE` made"
-                ]
+                )
             )
         })?;
     Identity::load(&path)
         .map(Arc::new)
-        .map_err(|e| gst::error_msg!(gst::ResourceError::OpenRead, ["{e}"]))
+        .map_err(|e| gst::error_msg!(gst::ResourceError::OpenRead, ("{e}")))
 }
 
 /// Loads a domain secret: 32 bytes as they are, in hexadecimal or in base64.
@@ -45,16 +45,16 @@ pub fn domain_secret(path: &Path) -> Result<DomainSecret, gst::ErrorMessage> {
     let bytes = std::fs::read(path).map(Zeroizing::new).map_err(|e| {
         gst::error_msg!(
             gst::ResourceError::OpenRead,
-            ["domain-secret-file {}: {e}", path.display()]
+            ("domain-secret-file {}: {e}", path.display())
         )
     })?;
     parse_secret(&bytes).ok_or_else(|| {
         gst::error_msg!(
             gst::ResourceError::Read,
-            [
+            (
                 "domain-secret-file {}: expected 32 bytes, raw, in hexadecimal or in base64",
                 path.display()
-            ]
+            )
         )
     })
 }
