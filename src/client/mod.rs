@@ -4,6 +4,41 @@
 
 mod error;
 pub mod recorder;
+mod spool;
 pub mod transport;
+mod uploader;
+pub mod vault;
 
 pub use error::Error;
+pub use vault::Vault;
+
+use std::sync::OnceLock;
+use tokio::runtime::{Builder, Runtime};
+
+/// The process's one runtime for the network, two threads named `camvault-net`; made when it is
+/// first asked for.
+pub fn runtime() -> Result<&'static Runtime, Error> {
+    static RUNTIME: OnceLock<Result<Runtime, String>> = OnceLock::new();
+    let make = || {
+        Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("camvault-net")
+            .enable_all()
+            .build()
+            .map_err(|e| e.to_string())
+    };
+    RUNTIME
+        .get_or_init(make)
+        .as_ref()
+        .map_err(|e| Error::Threads(e.clone()))
+}
+
+/// Lower-case hexadecimal, as in paths.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut out, byte| {
+        for nibble in [byte >> 4, byte & 15] {
+            out.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
+        }
+        out
+    })
+}

@@ -27,10 +27,9 @@
  * ```
  */
 use super::Verify;
-use super::stub::{Push, Recorder};
 use super::track::{Position, Track, Verdict};
 use crate::client;
-use crate::client::recorder::{Config, Event, Stats, StreamChunk};
+use crate::client::recorder::{Config, Event, Push, Recorder, Stats, StreamChunk};
 use crate::client::transport;
 use crate::elements::support::{carrier, files};
 use crate::identity::AeadKey;
@@ -514,6 +513,10 @@ impl DedupSink {
                 );
                 return;
             }
+            Event::Warning(words) => {
+                gst::element_imp_warning!(self, gst::ResourceError::Failed, ("{words}"));
+                return;
+            }
             Event::Failed(e) => return self.fail(error_message(&e)),
         };
         self.post_message(
@@ -565,9 +568,13 @@ impl DedupSink {
         {
             gst::warning!(CAT, imp = self, "Stopped before all was durable: {e}");
         }
-        let mut state = lock(&self.state);
-        state.stats = recorder.stats();
-        state.session = None;
+        let session = {
+            let mut state = lock(&self.state);
+            state.stats = recorder.stats();
+            state.session.take()
+        };
+        // Without the lock: a recorder that did not end in time speaks when it is dropped.
+        drop(session);
     }
 
     fn unlock(&self) {

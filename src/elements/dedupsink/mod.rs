@@ -2,7 +2,6 @@
 //! `dedupsink`: stores the chunks of one or more tracks as a recording in a vault.
 
 mod imp;
-mod stub;
 mod track;
 
 use crate::client::recorder;

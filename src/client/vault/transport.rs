@@ -1,0 +1,344 @@
+// SPDX-License-Identifier: MPL-2.0
+//! One HTTP server: sends a request, signed or not, and reads a bounded answer.
+
+use crate::client::Error;
+use crate::identity::Identity;
+use crate::protocol::signature::{self, Covered};
+use crate::protocol::{BLOBS_HEADER, CBOR, Code, Problem, TOKEN_HEADER, decode};
+use bytes::Bytes;
+use hyper::body::{Body, Frame, SizeHint};
+use reqwest::{Client, Method, Response};
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest silence: no byte taken from the request, none given of the answer.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of a refusal that are read.
+const MAX_PROBLEM_BYTES: u64 = 64 << 10;
+/// Bytes of an upload handed to the connection at once.
+const FRAME_BYTES: usize = 64 << 10;
+
+/// Who signs, and how far its clock is from the server's.
+pub(super) struct Signer {
+    pub identity: Arc<Identity>,
+    offset_s: AtomicI64,
+}
+
+impl Signer {
+    pub fn new(identity: Arc<Identity>) -> Self {
+        Self {
+            identity,
+            offset_s: AtomicI64::new(0),
+        }
+    }
+
+    fn learn(&self, server_ms: u64) {
+        let server_s = (server_ms / 1000).cast_signed();
+        let offset = server_s.saturating_sub(unix_seconds().cast_signed());
+        self.offset_s.store(offset, Ordering::Relaxed);
+    }
+
+    fn now(&self) -> u64 {
+        unix_seconds().saturating_add_signed(self.offset_s.load(Ordering::Relaxed))
+    }
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |t| t.as_secs())
+}
+
+/// What a request carries.
+pub(super) enum Payload {
+    /// A message body; empty for most `GET`s.
+    Message(Bytes),
+    /// Blobs, one after the other.
+    Blobs {
+        /// Value of [`BLOBS_HEADER`].
+        list: String,
+        /// Value of [`TOKEN_HEADER`].
+        token: String,
+        /// The blobs.
+        parts: Vec<Bytes>,
+    },
+}
+
+/// A server at its base URL.
+pub(super) struct Server {
+    pub base: String,
+    authority: String,
+    http: Client,
+}
+
+impl Server {
+    /// Takes a base URL as [`crate::protocol::vault_base`] gives it.
+    pub fn new(base: String) -> Result<Self, Error> {
+        let wrong = || crate::protocol::UrlError::Vault(base.clone());
+        let url: ::url::Url = base.parse().map_err(|_| wrong())?;
+        let host = url.host_str().ok_or_else(wrong)?;
+        // What the client sends as `Host`: the port unless it is the scheme's own.
+        let authority = match url.port() {
+            Some(port) => format!("{host}:{port}"),
+            None => host.to_owned(),
+        };
+        let loopback = match url.host() {
+            Some(::url::Host::Ipv4(ip)) => ip.is_loopback(),
+            Some(::url::Host::Ipv6(ip)) => ip.is_loopback(),
+            Some(::url::Host::Domain(name)) => name == "localhost",
+            None => false,
+        };
+        let http = client(url.scheme() == "https", loopback)?;
+        Ok(Self {
+            base,
+            authority,
+            http,
+        })
+    }
+
+    /// Sends a request until it is accepted, refused or lost; signs again where the server says
+    /// that the clock or the nonce was the only fault.
+    pub async fn send(
+        &self,
+        signer: Option<&Signer>,
+        method: Method,
+        path: &str,
+        payload: &Payload,
+    ) -> Result<Response, Error> {
+        let mut again = 2;
+        loop {
+            let response = self.send_once(signer, &method, path, payload).await?;
+            if response.status().is_success() {
+                return Ok(response);
+            }
+            let (problem, what) = (self.problem(response).await?, format!("{method} {path}"));
+            match (problem.code, problem.time_ms, signer) {
+                (Code::Clock, Some(time), Some(signer)) if again > 0 => signer.learn(time),
+                (Code::Replay, _, Some(_)) if again > 0 => (),
+                (code, ..) => {
+                    return Err(Error::Refused {
+                        vault: self.base.clone(),
+                        what,
+                        code,
+                        message: problem.message,
+                    });
+                }
+            }
+            again -= 1;
+        }
+    }
+
+    async fn send_once(
+        &self,
+        signer: Option<&Signer>,
+        method: &Method,
+        path: &str,
+        payload: &Payload,
+    ) -> Result<Response, Error> {
+        let mut request = self
+            .http
+            .request(method.clone(), format!("{}{path}", self.base));
+        let (field, value) = match payload {
+            Payload::Message(body) => {
+                if !body.is_empty() {
+                    request = request.header("content-type", CBOR);
+                }
+                ("content-digest", signature::content_digest(body))
+            }
+            Payload::Blobs { list, token, .. } => {
+                request = request.header(TOKEN_HEADER, token);
+                (BLOBS_HEADER, list.clone())
+            }
+        };
+        if let Some(signer) = signer {
+            let (bare, query) = path.split_once('?').unwrap_or((path, ""));
+            let covered = Covered {
+                method: method.as_str(),
+                authority: &self.authority,
+                path: bare,
+                query,
+                body_field: field,
+                body_value: &value,
+            };
+            let nonce = signature::nonce().ok_or(crate::identity::Error::Random)?;
+            let (input, signed) = signature::sign(&signer.identity, &covered, signer.now(), &nonce);
+            request = request
+                .header("signature-input", input)
+                .header("signature", signed);
+        }
+        request = request.header(field, value);
+        let progress = Arc::new(AtomicU64::new(0));
+        request = match payload {
+            Payload::Message(body) => request.body(body.clone()),
+            Payload::Blobs { parts, .. } => {
+                request.body(reqwest::Body::wrap(Upload::new(parts, progress.clone())))
+            }
+        };
+        let mut sent = std::pin::pin!(request.send());
+        let mut seen = 0;
+        loop {
+            match tokio::time::timeout(SILENCE_TIMEOUT, &mut sent).await {
+                Ok(answer) => return answer.map_err(|e| self.lost(&e)),
+                Err(_) => {
+                    let now = progress.load(Ordering::Relaxed);
+                    if std::mem::replace(&mut seen, now) == now {
+                        return Err(self.silent());
+                    }
+                }
+            }
+        }
+    }
+
+    /// The next piece of an answer.
+    pub async fn piece(&self, response: &mut Response) -> Result<Option<Bytes>, Error> {
+        match tokio::time::timeout(SILENCE_TIMEOUT, response.chunk()).await {
+            Ok(piece) => piece.map_err(|e| self.lost(&e)),
+            Err(_) => Err(self.silent()),
+        }
+    }
+
+    /// A whole answer of at most `limit` bytes.
+    pub async fn body(&self, mut response: Response, limit: u64) -> Result<Bytes, Error> {
+        let mut body = bytes::BytesMut::new();
+        while let Some(piece) = self.piece(&mut response).await? {
+            if (body.len() + piece.len()) as u64 > limit {
+                let path = response.url().path().to_owned();
+                return Err(self.answer(path, format!("longer than {limit} bytes")));
+            }
+            body.extend_from_slice(&piece);
+        }
+        Ok(body.freeze())
+    }
+
+    /// An answer that is not of the protocol.
+    pub fn answer(&self, what: String, reason: String) -> Error {
+        Error::Answer {
+            vault: self.base.clone(),
+            what,
+            reason,
+        }
+    }
+
+    /// The reason for a refusal; a server or proxy that says none is judged by the status.
+    async fn problem(&self, response: Response) -> Result<Problem, Error> {
+        let status = response.status();
+        let what = response.url().path().to_owned();
+        let body = self.body(response, MAX_PROBLEM_BYTES).await;
+        if let Some(problem) = body.ok().and_then(|b| decode::<Problem>(&b).ok()) {
+            return Ok(problem);
+        }
+        let code = match status.as_u16() {
+            408 => Code::Slow,
+            429 | 502..=504 => Code::Busy,
+            500..=599 => Code::Internal,
+            _ => return Err(self.answer(what, format!("status {status}"))),
+        };
+        Ok(Problem {
+            code,
+            message: format!("status {status}"),
+            time_ms: None,
+        })
+    }
+
+    fn silent(&self) -> Error {
+        Error::Network {
+            vault: self.base.clone(),
+            reason: format!("nothing heard for {} s", SILENCE_TIMEOUT.as_secs()),
+        }
+    }
+
+    fn lost(&self, error: &reqwest::Error) -> Error {
+        // The innermost cause says what happened; the outer ones repeat the URL.
+        let mut cause: &dyn std::error::Error = error;
+        while let Some(inner) = cause.source() {
+            cause = inner;
+        }
+        Error::Network {
+            vault: self.base.clone(),
+            reason: cause.to_string(),
+        }
+    }
+}
+
+fn client(tls: bool, loopback: bool) -> Result<Client, Error> {
+    // A second installation is refused and harmless.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut builder = Client::builder()
+        .http1_only()
+        .tcp_nodelay(true)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .redirect(reqwest::redirect::Policy::none());
+    if loopback {
+        builder = builder.no_proxy();
+    }
+    let file = std::env::var_os("CAMVAULT_CA_FILE").filter(|_| tls);
+    let path = file
+        .as_ref()
+        .map_or("the system's".into(), |f| f.display().to_string());
+    let wrong = |reason: String| Error::Certificates {
+        path: path.clone(),
+        reason,
+    };
+    if let Some(file) = &file {
+        let pem = std::fs::read(file).map_err(|e| wrong(e.to_string()))?;
+        let certificates =
+            reqwest::Certificate::from_pem_bundle(&pem).map_err(|e| wrong(e.to_string()))?;
+        builder = builder.tls_certs_merge(certificates);
+    }
+    if !tls {
+        // Reading the system's certificates takes time, and fails where there are none.
+        builder = builder.tls_certs_only([]);
+    }
+    builder.build().map_err(|e| wrong(e.to_string()))
+}
+
+/// An upload's body: the blobs as they lie in memory, without a copy.
+struct Upload {
+    parts: VecDeque<Bytes>,
+    left: u64,
+    progress: Arc<AtomicU64>,
+}
+
+impl Upload {
+    fn new(parts: &[Bytes], progress: Arc<AtomicU64>) -> Self {
+        Self {
+            left: parts.iter().map(|p| p.len() as u64).sum(),
+            parts: parts.iter().filter(|p| !p.is_empty()).cloned().collect(),
+            progress,
+        }
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let Some(mut first) = self.parts.pop_front() else {
+            return Poll::Ready(None);
+        };
+        let piece = first.split_to(first.len().min(FRAME_BYTES));
+        if !first.is_empty() {
+            self.parts.push_front(first);
+        }
+        self.left -= piece.len() as u64;
+        self.progress.fetch_add(1, Ordering::Relaxed);
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
