@@ -4,7 +4,6 @@
 mod common;
 
 use common::{Pipeline, TestVault, stat};
-use gst::prelude::*;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 

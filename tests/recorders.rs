@@ -53,7 +53,7 @@ fn with_sei(buffer: &gst::Buffer, text: &str) -> gst::Buffer {
     bytes.push(0x80);
     bytes.extend_from_slice(&buffer.map_readable().unwrap());
     let mut out = gst::Buffer::from_mut_slice(bytes);
-    let _ = buffer.copy_into(out.get_mut().unwrap(), gst::BufferCopyFlags::METADATA, ..);
+    let _ = buffer.copy_into(out.get_mut().unwrap(), gst::BufferCopyFlags::all() - gst::BufferCopyFlags::MEMORY, ..);
     out
 }
 
@@ -96,7 +96,8 @@ const REPEATED: &str = "rtph264depay ! h264parse config-interval=-1 ! video/x-h2
 
 fn config() -> CameraConfig {
     CameraConfig {
-        size: (640, 360),
+        width: 640,
+        height: 360,
         gop: 30,
         bitrate: 1500,
         ..Default::default()
