@@ -21,7 +21,7 @@ use crate::protocol::{
 };
 use async_trait::async_trait;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use tx::{Db, Tx};
 
 /// The embedded metadata store. Clones share one database.
@@ -86,11 +86,21 @@ async fn blocking<T: Send + 'static>(
 }
 
 impl Inner {
+    fn db(&self) -> RwLockReadGuard<'_, Option<Db>> {
+        self.db.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn writer(&self) -> MutexGuard<'_, ()> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn read<T>(&self, work: impl FnOnce(&Tx<'_>, &Tree) -> Result<T, Error>) -> Result<T, Error> {
-        let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
-        match &*db {
+        if self.db().is_none() {
+            self.open_again(&self.writer())?;
+        }
+        match &*self.db() {
             Some(db) => work(&Tx::new(db), &self.tree),
-            None => Err(Error::Full),
+            None => Err(Error::Again),
         }
     }
 
@@ -99,34 +109,33 @@ impl Inner {
         needs: Needs,
         work: impl FnOnce(&mut Tx<'_>, &Tree) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let writer = self.writer();
         if needs == Needs::Room {
             self.room.check(0)?;
         }
-        let outcome = {
-            let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
-            db.as_ref().map(|db| {
+        self.open_again(&writer)?;
+        let written = match &*self.db() {
+            None => return Err(Error::Again),
+            Some(db) => {
                 let mut tx = Tx::new(db);
                 let value = work(&mut tx, &self.tree)?;
-                Ok(tx.commit().map(|()| value))
-            })
-        };
-        match outcome {
-            Some(Ok(Ok(value))) => Ok(value),
-            Some(Err(error)) => Err(error),
-            // The write itself failed, or an earlier one and opening again after it.
-            Some(Ok(Err(error))) => self.reopen().and(Err(error)),
-            None => {
-                self.reopen()?;
-                Err(Error::Engine("was closed, is open again: try again".into()))
+                tx.commit().map(|()| value)
             }
+        };
+        if written.is_err() {
+            *self.db.write().unwrap_or_else(PoisonError::into_inner) = None;
+            self.open_again(&writer)?;
         }
+        written
     }
 
-    fn reopen(&self) -> Result<(), Error> {
-        let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
-        *db = None;
-        *db = Some(Db::open(&self.dir)?);
+    /// Opens the database if it is closed, which it is only after a write has failed.
+    fn open_again(&self, _writer: &MutexGuard<'_, ()>) -> Result<(), Error> {
+        if self.db().is_some() {
+            return Ok(());
+        }
+        let opened = Db::open(&self.dir)?;
+        *self.db.write().unwrap_or_else(PoisonError::into_inner) = Some(opened);
         Ok(())
     }
 }
