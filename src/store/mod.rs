@@ -5,6 +5,8 @@
 //! Every operation is one transaction: it happens whole or not at all, and what it returns is
 //! durable before it returns. Times are Unix milliseconds.
 
+#[cfg(test)]
+pub(crate) mod conformance;
 mod directory;
 mod embedded;
 mod record;

@@ -315,3 +315,43 @@ impl Metadata for Embedded {
         Ok(audit)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{conformance, record::VariantRecord};
+    use tx::Space;
+
+    fn open(dir: &Path) -> Embedded {
+        Embedded::open(dir, Tree::new(conformance::MASTER), Room::new(dir, 0)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn conforms() {
+        let dir = tempfile::tempdir().unwrap();
+        conformance::metadata(&open(dir.path())).await;
+    }
+
+    #[tokio::test]
+    async fn wrong_counts_are_mended_and_everything_is_there_after_opening_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        conformance::metadata(&store).await;
+        let right = store.stats().await.unwrap();
+        let spoil = |tx: &mut Tx<'_>, _: &Tree| {
+            for (key, value) in tx.prefix(Space::Variants, &[])? {
+                let mut record: VariantRecord = tx::parse(&value)?;
+                record.members.values_mut().for_each(|m| m.refs += 3);
+                tx.put(Space::Variants, key, &record);
+            }
+            tx.put(Space::Owners, owners::usage_of(0), &77u64);
+            tx.count(|t| t.stats.chunks = 9)
+        };
+        store.write(Needs::Room, spoil).await.unwrap();
+        drop(store);
+        let store = open(dir.path());
+        assert!(store.audit(0).await.unwrap().mended > 10);
+        assert_eq!(store.audit(0).await.unwrap().mended, 0);
+        assert_eq!(store.stats().await.unwrap(), right);
+    }
+}
