@@ -5,6 +5,8 @@
 //! Every operation is one transaction: it happens whole or not at all, and what it returns is
 //! durable before it returns. Times are Unix milliseconds.
 
+#[cfg(test)]
+pub(crate) mod conformance;
 mod directory;
 mod embedded;
 mod record;
@@ -46,6 +48,9 @@ pub enum Error {
     /// The database failed.
     #[error("database: {0}")]
     Engine(String),
+    /// The database had to be closed and opened after a failure. Nothing was changed.
+    #[error("the database had to be opened again: try again")]
+    Again,
     /// Something stored does not have its form: run a scrub.
     #[error("stored {0} is not readable: run `camvault scrub`")]
     Corrupt(&'static str),
