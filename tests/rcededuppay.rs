@@ -494,3 +494,34 @@ fn chunks_behind_a_tee_are_the_same() {
         assert!(carrier::take(other).unwrap().content == was.content);
     }
 }
+
+#[test]
+fn long_access_units_go_over_several_chunks() {
+    let source = "videotestsrc num-buffers=4 pattern=snow ! video/x-raw,width=640,height=480";
+    comes_back(source, "max-chunk-bytes=100000");
+    comes_back(H264, "max-chunk-bytes=1024");
+}
+
+#[test]
+fn sealed_streams_keep_their_descriptions_inside() {
+    let (caps, buffers) = encode(H264);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("id");
+    Identity::generate().unwrap().save_new(&path).unwrap();
+    let mut harness = harness(&format!("seal=true identity={}", path.display()), &caps);
+    let mut tags = gst::TagList::new();
+    tags.make_mut()
+        .add::<gst::tags::Title>(&"front door", gst::TagMergeMode::Append);
+    harness.push_event(gst::event::Tag::new(tags));
+    harness.push(buffers[0].clone()).unwrap();
+    while let Some(event) = harness.try_pull_event() {
+        assert_ne!(event.type_(), gst::EventType::Tag);
+        if let gst::EventView::Caps(caps) = event.view() {
+            let text = caps.caps().to_string();
+            assert!(
+                text.contains("video/x-h264") && !text.contains("codec_data"),
+                "{text}"
+            );
+        }
+    }
+}

@@ -148,7 +148,7 @@ struct Session {
     end: End,
     /// STREAM_START was posted.
     announced: bool,
-    /// Of the last chunk taken.
+    /// Stream time of the last chunk taken.
     position: Option<gst::ClockTime>,
 }
 
@@ -215,7 +215,7 @@ impl DedupSink {
         buffer: gst::Buffer,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
         let recorder = self.gate(number)?;
-        let position = buffer.pts();
+        let position = stream_time(pad, buffer.pts());
         let Some((mut chunk, live)) = self.take(pad, number, buffer, &recorder)? else {
             return Ok(gst::FlowSuccess::Ok);
         };
@@ -614,6 +614,14 @@ impl DedupSink {
         query.set(live, min, max);
         true
     }
+}
+
+fn stream_time(pad: &gst::Pad, pts: Option<gst::ClockTime>) -> Option<gst::ClockTime> {
+    let segment = pad.sticky_event::<gst::event::Segment>(0)?;
+    segment
+        .segment()
+        .downcast_ref::<gst::ClockTime>()?
+        .to_stream_time(pts)
 }
 
 fn error_message(e: &client::Error) -> gst::ErrorMessage {

@@ -293,12 +293,19 @@ impl RceDedupPay {
                     .is_ok();
                 done && self.send_caps()
             }
-            EventView::Tag(tag) => self
-                .step(|started| {
+            EventView::Tag(tag) => {
+                let mut sealed = false;
+                let done = self.step(|started| {
                     started.track.add_tags(tag.tag());
+                    sealed = started.sealer.is_some();
                     Output::default()
-                })
-                .is_ok(),
+                });
+                if sealed {
+                    // They go with the chunks.
+                    return done.is_ok();
+                }
+                done.is_ok()
+            }
             EventView::StreamStart(_) => self
                 .step(|started| {
                     let rest = started.track.finish();
