@@ -196,7 +196,7 @@ fn mjpeg() {
     ];
     ffmpeg(&["-i", &from, "-c", "copy"], &files[1]);
     ffmpeg(&["-i", &from, "-c", "copy"], &files[2]);
-    for (out, mux) in [(&files[3], "matroskamux"), (&files[4], "mp4mux")] {
+    for (out, mux) in [(&files[3], "matroskamux"), (&files[4], "qtmux")] {
         let out = out.display();
         gst(&format!(
             "filesrc location={from} ! matroskademux ! jpegparse ! {mux} ! filesink location={out}"

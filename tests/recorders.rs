@@ -53,7 +53,11 @@ fn with_sei(buffer: &gst::Buffer, text: &str) -> gst::Buffer {
     bytes.push(0x80);
     bytes.extend_from_slice(&buffer.map_readable().unwrap());
     let mut out = gst::Buffer::from_mut_slice(bytes);
-    let _ = buffer.copy_into(out.get_mut().unwrap(), gst::BufferCopyFlags::all() - gst::BufferCopyFlags::MEMORY, ..);
+    let _ = buffer.copy_into(
+        out.get_mut().unwrap(),
+        gst::BufferCopyFlags::all() - gst::BufferCopyFlags::MEMORY,
+        ..,
+    );
     out
 }
 
