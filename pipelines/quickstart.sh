@@ -98,7 +98,7 @@ say "Two recorders: anna over TCP; ben, 3.3 s later, over UDP ($seconds s)"
 record anna tcp "$seconds" &
 anna=$!
 sleep 3.3
-record ben udp "$((seconds - 3))" &
+record ben udp "$((seconds - 5))" &
 ben=$!
 wait "$anna" "$ben"
 
