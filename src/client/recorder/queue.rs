@@ -45,6 +45,8 @@ pub(super) struct Queue {
     max_time: u64,
     formats: BTreeMap<u32, Arc<Format>>,
     next_number: u64,
+    /// Size and time of the chunk that was refused last.
+    refused: Option<(u64, Option<(u64, u64)>)>,
     since: Option<Instant>,
     hurry: bool,
     wake: bool,
@@ -65,6 +67,7 @@ impl Queue {
             max_time,
             formats: BTreeMap::new(),
             next_number: 0,
+            refused: None,
             since: None,
             hurry: false,
             wake: false,
@@ -86,10 +89,11 @@ impl Queue {
             return Err(None);
         }
         let bytes = (chunk.content.len() + chunk.envelope.len()) as u64;
-        let fits = self.held == 0 || self.held.saturating_add(bytes) <= self.max_bytes;
-        if !fits || !self.in_time(chunk.running) {
+        if !self.fits(bytes, chunk.running) {
+            self.refused = Some((bytes, chunk.running));
             return Err(Some(Box::new(chunk)));
         }
+        self.refused = None;
         let format = self.format(&chunk);
         let number = self.next_number;
         self.next_number += 1;
@@ -104,6 +108,11 @@ impl Queue {
         self.held_chunks += u64::from(bytes > 0);
         self.entries.push_back(Entry::Chunk(Box::new(item)));
         Ok((pieces, bytes))
+    }
+
+    fn fits(&self, bytes: u64, running: Option<(u64, u64)>) -> bool {
+        let fits = self.held == 0 || self.held.saturating_add(bytes) <= self.max_bytes;
+        fits && self.in_time(running)
     }
 
     fn in_time(&self, running: Option<(u64, u64)>) -> bool {
@@ -143,9 +152,10 @@ impl Queue {
         std::mem::take(&mut self.wake)
     }
 
+    /// Whether the chunk that was refused last would be taken now.
     pub fn has_room(&self) -> bool {
-        // Some slack, so that a stream does not stop and go with every chunk.
-        self.held == 0 || self.held <= self.max_bytes - self.max_bytes / 4
+        let (bytes, running) = self.refused.unwrap_or_default();
+        self.fits(bytes, running)
     }
 
     /// Batches need not fill up; whether that is news.

@@ -173,8 +173,13 @@ impl Worker {
             self.park().await;
         }
         self.spool_queue();
-        self.fill();
         self.settle_batches();
+        self.fill();
+        // Batches that were stored in an earlier run need no request.
+        while self.window.front().is_some_and(Slot::is_stored) {
+            self.settle_batches();
+            self.fill();
+        }
         self.launch(now);
         if let Some(spool) = &self.spool {
             self.shared.stats().spool_bytes = spool.bytes();
