@@ -2,14 +2,14 @@
 //! What caps say about a stream.
 
 use crate::chunk::{Codec, Framing};
+use std::sync::LazyLock;
 
 /// Caps of a stream that came without any.
 pub const BYTES: &str = "application/octet-stream";
 
-/// The media types that have to come in a certain form. Others are taken as they are. Made for
-/// each query: caps in a static would look like a leak.
-fn forms() -> gst::Caps {
-    [
+/// The media types that have to come in a certain form. Others are taken as they are.
+static FORMS: LazyLock<gst::Caps> = LazyLock::new(|| {
+    let mut forms: gst::Caps = [
         "video/x-h264, stream-format=(string){ avc, avc3, byte-stream }, alignment=(string)au",
         "video/x-h265, stream-format=(string){ hvc1, hev1, byte-stream }, alignment=(string)au",
         "image/jpeg, parsed=(boolean)true",
@@ -20,8 +20,10 @@ fn forms() -> gst::Caps {
     ]
     .iter()
     .filter_map(|text| text.parse::<gst::Caps>().ok())
-    .collect()
-}
+    .collect();
+    forms.make_mut().mark_may_be_leaked();
+    forms
+});
 
 /// Whether a stream with `caps` can be taken.
 pub fn accepts(caps: &gst::CapsRef) -> bool {
@@ -34,15 +36,14 @@ pub fn offered(filter: Option<&gst::CapsRef>) -> gst::Caps {
     let Some(filter) = filter.filter(|filter| !filter.is_any()) else {
         return gst::Caps::new_any();
     };
-    let forms = forms();
     let mut caps = gst::Caps::new_empty();
     for (structure, features) in filter.iter_with_features() {
         let one = gst::Caps::builder_full()
             .structure_with_features(structure.to_owned(), features.to_owned())
             .build();
-        let has_form = forms.iter().any(|form| form.name() == structure.name());
+        let has_form = FORMS.iter().any(|form| form.name() == structure.name());
         caps.merge(match has_form {
-            true => one.intersect(&forms),
+            true => one.intersect(&FORMS),
             false => one,
         });
     }
