@@ -16,7 +16,7 @@ use super::link::Link;
 use super::queue::{Entry, Phase};
 use super::segments::{Segment, Segmenter};
 use super::{ABORT_TIME, Event, SegmentReport, Shared};
-use crate::client::spool::Spool;
+use crate::client::spool::{Place, Spool};
 use crate::client::uploader::Uploader;
 use crate::client::{Error, Vault};
 use crate::identity::RecordingId;
@@ -166,8 +166,9 @@ impl Worker {
     /// Does all that can be done now.
     async fn step(&mut self) {
         let now = Instant::now();
-        if self.phase() != Phase::Running {
-            self.ending.get_or_insert(now);
+        if self.phase() != Phase::Running && self.ending.is_none() {
+            self.ending = Some(now);
+            self.link.hurry();
         }
         if self.must_park(now) {
             self.park().await;
@@ -205,76 +206,78 @@ impl Worker {
         wanted && self.spool_full.is_none_or(|until| now >= until) && self.has_loose()
     }
 
-    /// Writes everything that is not committed to the spool.
+    /// Writes everything that is not committed to the spool and starts again from there. Without
+    /// room everything stays here.
     async fn park(&mut self) {
         self.stop.send_replace(true);
         while let Some(done) = self.tasks.join_next().await {
             self.take(done);
         }
         self.stop.send_replace(false);
-        let mut unsure = None;
-        let mut items = Vec::new();
-        for ready in std::mem::take(&mut self.ready) {
-            if let Some(sealed) = ready.sealed.filter(|_| ready.sent) {
-                let numbers: Vec<u64> = ready.segment.items.iter().map(|i| i.number).collect();
-                let places: Vec<_> = ready
-                    .segment
-                    .items
-                    .iter()
-                    .filter_map(|i| i.spooled)
-                    .collect();
-                unsure = Some((sealed.seq, sealed.hash, numbers, places));
-            }
-            items.extend(ready.segment.items);
-        }
-        for segment in self.segmenter.flush() {
-            items.extend(segment.items);
-        }
-        for slot in std::mem::take(&mut self.window) {
-            items.extend(slot.items);
-        }
-        items.retain(|item| item.spooled.is_none());
-        items.sort_by_key(|item| item.number);
-        let entries = self.shared.queue().take_all();
-        items.extend(entries.into_iter().filter_map(|entry| match entry {
-            Entry::Chunk(item) => Some(*item),
-            Entry::EndTrack(_) => None,
-        }));
-        let numbers: Vec<u64> = items.iter().map(|item| item.number).collect();
-        let places = self.append(&mut items);
-        self.shared.queue().put_back(items);
+        let open = self.segmenter.flush().into_iter().flat_map(|s| s.items);
+        let window = std::mem::take(&mut self.window);
+        let mut items: Vec<Item> = open.collect();
+        items.extend(window.into_iter().flat_map(|slot| slot.items));
+        let ready = self.ready.iter_mut().flat_map(|r| &mut r.segment.items);
+        // What an earlier recorder left came from the spool and is before everything else.
+        let session = self.shared.session;
+        let mut all: Vec<_> = ready.chain(&mut items).collect();
+        all.retain(|item| item.session == session);
+        all.sort_by_key(|item| item.number);
+        let counted: Vec<u64> = all.iter().map(|item| item.counted).collect();
         let Some(spool) = &mut self.spool else { return };
+        let written = block_in_place(|| spool.insert(all));
+        if !matches!(written, Ok(true)) {
+            self.no_room(written.err());
+            if !items.is_empty() {
+                self.open_slot(items, Vec::new());
+            }
+            return;
+        }
         spool.rewind();
         self.ask_pending = true;
-        if let Some((seq, hash, segment, mut named)) = unsure {
-            let written = numbers.iter().zip(&places);
-            let more = written.filter(|(number, _)| segment.contains(number));
-            let more: Vec<_> = more.map(|(_, place)| *place).collect();
-            if !more.is_empty() {
-                named.extend(more);
-                if let Err(e) = block_in_place(|| spool.begin(seq, &hash, named)) {
-                    self.shared.warn(e.to_string());
-                }
+        let sent = self.ready.iter().find(|ready| ready.sent);
+        if let Some((ready, sealed)) = sent.and_then(|r| Some((r, r.sealed.as_ref()?))) {
+            let places = ready.places();
+            if let Err(e) = block_in_place(|| spool.begin(sealed.seq, &sealed.hash, places)) {
+                self.shared.warn(e.to_string());
             }
         }
+        self.ready.clear();
+        self.shared.release(counted.into_iter());
+        self.spool_waiting();
     }
 
-    /// Writes items to the spool, as far as there is room.
-    fn append(&mut self, items: &mut Vec<Item>) -> Vec<(u64, u32)> {
-        let Some(spool) = &mut self.spool else {
-            return Vec::new();
-        };
-        let counted: Vec<u64> = items.iter().map(|item| item.counted).collect();
-        let (places, error) = block_in_place(|| spool.append(items));
-        self.shared.release(counted.into_iter().take(places.len()));
-        self.spool_full = match items.is_empty() {
-            true => None,
-            false => Some(Instant::now() + SPOOL_PAUSE),
-        };
+    fn no_room(&mut self, error: Option<Error>) {
+        self.spool_full = Some(Instant::now() + SPOOL_PAUSE);
         if let Some(error) = error {
             self.shared.warn(error.to_string());
         }
-        places
+    }
+
+    /// Writes what waits in memory to the spool, as far as there is room.
+    fn spool_waiting(&mut self) {
+        let Some(spool) = &mut self.spool else { return };
+        let entries = self.shared.queue().take_all();
+        let mut items: Vec<Item> = entries
+            .into_iter()
+            .filter_map(|entry| match entry {
+                Entry::Chunk(item) => Some(*item),
+                Entry::EndTrack(_) => None,
+            })
+            .collect();
+        if items.is_empty() {
+            return;
+        }
+        let counted: Vec<u64> = items.iter().map(|item| item.counted).collect();
+        let error = block_in_place(|| spool.append(&mut items));
+        let written = counted.len() - items.len();
+        self.shared.release(counted.into_iter().take(written));
+        match items.is_empty() {
+            true => self.spool_full = None,
+            false => self.no_room(error),
+        }
+        self.shared.queue().put_back(items);
     }
 
     /// While the spool is in use, what waits in memory goes there.
@@ -288,24 +291,15 @@ impl Worker {
             .link
             .down_since()
             .is_some_and(|since| now >= since + PARK_AFTER || self.ending.is_some());
-        let mut queue = self.shared.queue();
+        let queue = self.shared.queue();
         let behind = spool.has_unread() || down_long;
         let due = queue.due().is_some_and(|due| now >= due);
         let crowded = queue.half_full() && (queue.live || self.is_down());
         if queue.is_empty() || !((behind && due) || crowded) {
             return;
         }
-        let entries = queue.take_all();
         drop(queue);
-        let mut items: Vec<Item> = entries
-            .into_iter()
-            .filter_map(|entry| match entry {
-                Entry::Chunk(item) => Some(*item),
-                Entry::EndTrack(_) => None,
-            })
-            .collect();
-        self.append(&mut items);
-        self.shared.queue().put_back(items);
+        self.spool_waiting();
     }
 
     /// Fills the window, from the spool while there is anything in it.
@@ -338,14 +332,18 @@ impl Worker {
                     }
                 }
             }
-            self.window.push_back(Slot {
-                number: self.next_slot,
-                items,
-                under_way: false,
-                ended_tracks,
-            });
-            self.next_slot += 1;
+            self.open_slot(items, ended_tracks);
         }
+    }
+
+    fn open_slot(&mut self, items: Vec<Item>, ended_tracks: Vec<u32>) {
+        self.window.push_back(Slot {
+            number: self.next_slot,
+            items,
+            under_way: false,
+            ended_tracks,
+        });
+        self.next_slot += 1;
     }
 
     /// Moves stored batches on, in order, and takes what is complete.
@@ -442,8 +440,7 @@ impl Worker {
             });
             return;
         };
-        let items = ready.segment.items.iter();
-        let places: Vec<_> = items.filter_map(|item| item.spooled).collect();
+        let places = ready.places();
         if let Some(spool) = self
             .spool
             .as_mut()
@@ -615,7 +612,7 @@ impl Worker {
         let done = empty && self.tasks.is_empty() && self.shared.queue().is_empty();
         let unread = self.spool.as_ref().is_some_and(|s| !s.is_empty());
         let spooled = self.spool.is_some() && !self.has_loose() && self.shared.queue().is_empty();
-        if done && !unread || self.is_down() && spooled {
+        if done && !unread || self.link.still_down_after(began) && spooled {
             return Some(Ok(()));
         }
         let error = self.shared.stats().last_error.clone();
@@ -696,6 +693,15 @@ impl Ready {
             sent: false,
             renumbered: 0,
         }
+    }
+
+    /// Where its chunks lie in the spool.
+    fn places(&self) -> Vec<Place> {
+        self.segment
+            .items
+            .iter()
+            .filter_map(|item| item.spooled)
+            .collect()
     }
 }
 

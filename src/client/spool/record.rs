@@ -112,7 +112,7 @@ impl Piece {
 }
 
 /// Writes a batch.
-pub(super) fn write(items: &mut [Item]) -> Result<Vec<u8>, Error> {
+pub(super) fn write(items: &mut [&mut Item]) -> Result<Vec<u8>, Error> {
     let mut formats: Vec<Arc<Format>> = Vec::new();
     let mut records = Vec::with_capacity(items.len());
     for item in items {
