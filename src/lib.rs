@@ -11,6 +11,8 @@ pub mod manifest;
 pub mod ownership;
 pub mod protocol;
 pub mod rce;
+pub mod server;
+pub mod store;
 
 pub use plugin::plugin_desc::plugin_register_static;
 

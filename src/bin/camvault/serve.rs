@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: MPL-2.0
+//! `camvault serve`.
+
+use clap::ArgAction;
+use gstcamvault::server::{self, Config, Role};
+use std::error::Error;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Arguments of `camvault serve`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Directory that everything is kept in; made if it is not there.
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Address to listen on; port 0 takes a free one.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:7420")]
+    listen: SocketAddr,
+    /// What this process does: metadata, storage (default: both).
+    #[arg(long, value_name = "ROLE", value_delimiter = ',', action = ArgAction::Append)]
+    role: Vec<Role>,
+    /// Address of the process that has the role storage, as clients reach it.
+    #[arg(long, value_name = "URL")]
+    storage_url: Option<String>,
+    /// File with the secret that metadata and storage share; made if it is not there
+    /// [default: DIR/secrets/link].
+    #[arg(long, value_name = "FILE")]
+    link_secret: Option<PathBuf>,
+    /// Certificate chain for TLS.
+    #[arg(long, value_name = "PEM", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Its private key.
+    #[arg(long, value_name = "PEM", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Name under which clients reach this server; requests for another are refused (repeatable;
+    /// default: any).
+    #[arg(long = "name", value_name = "HOST:PORT")]
+    names: Vec<String>,
+    /// Bytes of chunks that one owner may hold.
+    #[arg(long, value_name = "BYTES")]
+    quota: Option<u64>,
+    /// Seconds that a blob without owners is kept.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    grace: u64,
+    /// Seconds between two searches for such blobs.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    collect_every: u64,
+    /// Bytes that stay free on the disk.
+    #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
+    reserve: u64,
+    /// Requests worked on at once.
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    max_requests: usize,
+    /// Connections open at once.
+    #[arg(long, value_name = "N", default_value_t = 4096)]
+    max_connections: usize,
+}
+
+impl Args {
+    fn config(self) -> Config {
+        let mut config = Config::new(self.data);
+        config.listen = self.listen;
+        if !self.role.is_empty() {
+            config.roles = self.role;
+        }
+        config.storage_url = self.storage_url;
+        config.link_secret = self.link_secret;
+        config.tls = self.tls_cert.zip(self.tls_key);
+        config.names = self.names.iter().map(|n| n.to_ascii_lowercase()).collect();
+        config.quota = self.quota;
+        config.grace = Duration::from_secs(self.grace);
+        config.collect_every = Duration::from_secs(self.collect_every.max(1));
+        config.reserve = self.reserve;
+        config.max_requests = self.max_requests;
+        config.max_connections = self.max_connections;
+        config
+    }
+}
+
+/// Runs the server until SIGTERM or SIGINT.
+pub fn run(args: Args) -> Result<ExitCode, Box<dyn Error>> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(server::serve(args.config()))?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MPL-2.0
+//! How a server is set up.
+
+use super::body::Pace;
+use crate::protocol::{DEFAULT_PORT, Limits};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Part of the work that a process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Who owns what: tags, owner groups, sealed manifests.
+    Metadata,
+    /// The blobs.
+    Storage,
+}
+
+impl FromStr for Role {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "metadata" => Ok(Self::Metadata),
+            "storage" => Ok(Self::Storage),
+            _ => Err(format!("{text:?} is no role: expected metadata or storage")),
+        }
+    }
+}
+
+/// How a server is set up. [`Config::new`] has the defaults.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where everything is kept; made if it is not there.
+    pub data: PathBuf,
+    /// Address to listen on; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// What this process does.
+    pub roles: Vec<Role>,
+    /// Base URL of the storage role, if another process has it.
+    pub storage_url: Option<String>,
+    /// File with the secret that the two roles share; `None`: made in the data directory.
+    pub link_secret: Option<PathBuf>,
+    /// Certificate chain and key (PEM) for TLS.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// `host:port` under which clients reach this server; requests signed for another are
+    /// refused. Empty: any.
+    pub names: Vec<String>,
+    /// Bytes of chunks that one owner may hold.
+    pub quota: Option<u64>,
+    /// How long a blob without owners is kept.
+    pub grace: Duration,
+    /// How often blobs without owners are looked for.
+    pub collect_every: Duration,
+    /// Bytes that stay free on the disk.
+    pub reserve: u64,
+    /// Requests worked on at once.
+    pub max_requests: usize,
+    /// Connections open at once.
+    pub max_connections: usize,
+    /// Bytes of request bodies in memory at once.
+    pub memory: u64,
+    /// Bounds on what one request may hold.
+    pub limits: Limits,
+    /// How slow a request's body may be.
+    pub pace: Pace,
+    /// How long a request's headers may take, and how long a connection may idle.
+    pub header_timeout: Duration,
+    /// How long requests may go on after shutdown was asked for.
+    pub drain: Duration,
+}
+
+impl Config {
+    /// Both roles on the default port of the loopback address, with its data in `data`.
+    pub fn new(data: impl Into<PathBuf>) -> Self {
+        Self {
+            data: data.into(),
+            listen: (Ipv4Addr::LOCALHOST, DEFAULT_PORT).into(),
+            roles: vec![Role::Metadata, Role::Storage],
+            storage_url: None,
+            link_secret: None,
+            tls: None,
+            names: Vec::new(),
+            quota: None,
+            grace: Duration::from_secs(60),
+            collect_every: Duration::from_secs(10),
+            reserve: 64 << 20,
+            max_requests: 128,
+            max_connections: 4096,
+            memory: 512 << 20,
+            limits: Limits::default(),
+            pace: Pace::default(),
+            header_timeout: Duration::from_secs(30),
+            drain: Duration::from_secs(30),
+        }
+    }
+
+    /// Whether this process has a role.
+    pub fn has(&self, role: Role) -> bool {
+        self.roles.contains(&role)
+    }
+}

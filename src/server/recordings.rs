@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Routes of the metadata role about recordings.
+
+use super::app::{App, Caller};
+use super::refusal::{Refusal, cbor};
+use crate::identity::RecordingId;
+use crate::ownership::Leaf;
+use crate::protocol::{Commit, Recordings, SegmentBody, Share};
+use crate::store::{Hash, now_ms, unhex};
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::response::IntoResponse;
+use std::sync::Arc;
+
+type Answer<T> = Result<T, Refusal>;
+
+/// The part of a path behind so many slashes: `/v1/recordings/ID` has the id at 3.
+fn part(parts: &Parts, at: usize) -> &str {
+    parts.uri.path().split('/').nth(at).unwrap_or_default()
+}
+
+fn id(parts: &Parts) -> Answer<RecordingId> {
+    unhex(part(parts, 3)).ok_or_else(|| Refusal::malformed("a recording's id is 32 hex digits"))
+}
+
+fn seq(parts: &Parts) -> Answer<u64> {
+    let wrong = |_| Refusal::malformed("a segment's number is a whole number");
+    part(parts, 5).parse().map_err(wrong)
+}
+
+fn reader(parts: &Parts) -> Answer<Hash> {
+    unhex(part(parts, 5)).ok_or_else(|| Refusal::malformed("a reader's key is 64 hex digits"))
+}
+
+/// What a query asks for.
+#[derive(Default)]
+struct Query {
+    from: u64,
+    owner: Option<Hash>,
+}
+
+fn query(parts: &Parts) -> Answer<Query> {
+    let mut query = Query::default();
+    let text = parts.uri.query().unwrap_or_default();
+    for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+        let wrong = || Refusal::malformed(format!("{pair:?} in the query is not understood"));
+        match pair.split_once('=').ok_or_else(wrong)? {
+            ("from", value) => query.from = value.parse().map_err(|_| wrong())?,
+            ("owner", value) => query.owner = Some(unhex(value).ok_or_else(wrong)?),
+            _ => return Err(wrong()),
+        }
+    }
+    Ok(query)
+}
+
+/// The leaf whose recording is meant: the caller's, or that of an owner who shares it.
+async fn whose(app: &App, caller: &Caller, owner: Option<Hash>, id: RecordingId) -> Answer<Leaf> {
+    match owner.filter(|owner| *owner != caller.key) {
+        None => Ok(caller.leaf),
+        Some(owner) => {
+            let shared = app.metadata()?.store.shared(owner, id, caller.key).await?;
+            shared.ok_or_else(|| Refusal::not_found("recording"))
+        }
+    }
+}
+
+/// `GET /v1/recordings`.
+pub async fn list(
+    State(app): State<Arc<App>>,
+    request: Request,
+) -> Answer<impl IntoResponse + use<>> {
+    let (caller, _) = app.signed_empty(request).await?;
+    let store = &app.metadata()?.store;
+    let recordings = store.recordings(caller.leaf, caller.key).await?;
+    Ok(cbor(&Recordings { recordings }))
+}
+
+/// `GET /v1/recordings/{id}`.
+pub async fn one(
+    State(app): State<Arc<App>>,
+    request: Request,
+) -> Answer<impl IntoResponse + use<>> {
+    let (caller, parts) = app.signed_empty(request).await?;
+    let (id, query) = (id(&parts)?, query(&parts)?);
+    let owner = whose(&app, &caller, query.owner, id).await?;
+    let store = &app.metadata()?.store;
+    let recording = store.recording(owner, id, query.from).await?;
+    Ok(cbor(
+        &recording.ok_or_else(|| Refusal::not_found("recording"))?,
+    ))
+}
+
+/// `DELETE /v1/recordings/{id}`.
+pub async fn forget(State(app): State<Arc<App>>, request: Request) -> Answer<StatusCode> {
+    let (caller, parts) = app.signed_empty(request).await?;
+    let store = &app.metadata()?.store;
+    match store.forget(caller.leaf, id(&parts)?, now_ms()).await? {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => Err(Refusal::not_found("recording")),
+    }
+}
+
+/// `GET /v1/recordings/{id}/segments/{seq}`.
+pub async fn segment(
+    State(app): State<Arc<App>>,
+    request: Request,
+) -> Answer<impl IntoResponse + use<>> {
+    let (caller, parts) = app.signed_empty(request).await?;
+    let (id, seq) = (id(&parts)?, seq(&parts)?);
+    let owner = whose(&app, &caller, query(&parts)?.owner, id).await?;
+    let manifest = app.metadata()?.store.segment(owner, id, seq).await?;
+    let manifest = manifest
+        .ok_or_else(|| Refusal::not_found("segment"))?
+        .into();
+    Ok(cbor(&SegmentBody { manifest }))
+}
+
+/// `PUT /v1/recordings/{id}/segments/{seq}`.
+pub async fn commit(
+    State(app): State<Arc<App>>,
+    request: Request,
+) -> Answer<impl IntoResponse + use<>> {
+    let (caller, parts, commit) = app.signed::<Commit>(request).await?;
+    let (id, seq) = (id(&parts)?, seq(&parts)?);
+    let store = &app.metadata()?.store;
+    Ok(cbor(&store.commit(caller.leaf, id, seq, commit).await?))
+}
+
+/// `PUT /v1/recordings/{id}/shares/{key}`.
+pub async fn share(State(app): State<Arc<App>>, request: Request) -> Answer<StatusCode> {
+    let (caller, parts, share) = app.signed::<Share>(request).await?;
+    let (id, reader) = (id(&parts)?, reader(&parts)?);
+    let store = &app.metadata()?.store;
+    let sealed = share.sealed.into();
+    match store.share(caller.leaf, id, reader, sealed).await? {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => Err(Refusal::not_found("recording")),
+    }
+}
+
+/// `DELETE /v1/recordings/{id}/shares/{key}`.
+pub async fn unshare(State(app): State<Arc<App>>, request: Request) -> Answer<StatusCode> {
+    let (caller, parts) = app.signed_empty(request).await?;
+    let (id, reader) = (id(&parts)?, reader(&parts)?);
+    let store = &app.metadata()?.store;
+    match store.unshare(caller.leaf, id, reader).await? {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => Err(Refusal::not_found("share")),
+    }
+}

@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: MPL-2.0
+//! [`Blobs`] in a directory: `blobs/ab/<64 hex digits>`.
+//!
+//! A blob is written to `tmp/`, synced, renamed to its name, and the directory synced: after a
+//! kill it is there whole or not at all. The steps of one batch are done side by side: all files
+//! are written before the first one is waited for.
+
+use super::{Blob, BlobInfo, Blobs, Error, Hash, Health, Room, Upkeep, hex, ms, now_ms, unhex};
+use async_trait::async_trait;
+use bytes::Bytes;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{IoSlice, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Threads that sync the files of one batch.
+const SYNCERS: usize = 8;
+
+/// A directory of blobs. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Directory(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    blobs: PathBuf,
+    tmp: PathBuf,
+    room: Room,
+    serial: AtomicU64,
+}
+
+fn sync_dir(dir: &Path) -> Result<(), Error> {
+    let synced = File::open(dir).and_then(|d| d.sync_all());
+    synced.map_err(|e| Error::io(dir.display(), e))
+}
+
+/// Runs `work` on every item, on several threads when there are several.
+fn side_by_side<T: Sync>(
+    items: &[T],
+    work: impl Fn(&T) -> Result<(), Error> + Sync,
+) -> Result<(), Error> {
+    let share = items.len().div_ceil(SYNCERS).max(1);
+    if items.len() <= 1 {
+        return items.iter().try_for_each(work);
+    }
+    let part = |part: &[T]| part.iter().try_for_each(&work);
+    std::thread::scope(|scope| {
+        let part = &part;
+        let threads: Vec<_> = items
+            .chunks(share)
+            .map(|items| scope.spawn(move || part(items)))
+            .collect();
+        let failed = |_| Err(Error::Engine("a sync thread failed".into()));
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().unwrap_or_else(failed))
+    })
+}
+
+/// Unfinished files, removed unless they were renamed away.
+struct Unfinished(Vec<(PathBuf, File)>);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        for (path, _) in &self.0 {
+            // A leftover is harmless: the next clean-up takes it.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+impl Directory {
+    /// Opens or creates `blobs/` and `tmp/` in `dir`, and removes what a killed process left
+    /// unfinished. No blob is taken that would touch the reserve of `room`.
+    pub fn open(dir: &Path, room: Room) -> Result<Self, Error> {
+        let inner = Inner {
+            blobs: dir.join("blobs"),
+            tmp: dir.join("tmp"),
+            room,
+            serial: AtomicU64::new(now_ms()),
+        };
+        let make = |path: &Path| fs::create_dir_all(path).map_err(|e| Error::io(path.display(), e));
+        make(&inner.tmp)?;
+        for first in 0..=255u8 {
+            make(&inner.shard(first))?;
+        }
+        sync_dir(&inner.blobs)?;
+        sync_dir(dir)?;
+        inner.clean(0)?;
+        Ok(Self(Arc::new(inner)))
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let inner = self.0.clone();
+        let joined = tokio::task::spawn_blocking(move || work(&inner)).await;
+        joined.map_err(|e| Error::Engine(e.to_string()))?
+    }
+}
+
+impl Inner {
+    fn shard(&self, first: u8) -> PathBuf {
+        self.blobs.join(hex(&[first]))
+    }
+
+    fn path(&self, d1: &Hash) -> PathBuf {
+        self.shard(d1[0]).join(hex(d1))
+    }
+
+    fn put(&self, blobs: &[Blob]) -> Result<(), Error> {
+        let bytes = |blob: &Blob| blob.data.iter().map(|part| part.len() as u64).sum::<u64>();
+        self.room.check(blobs.iter().map(bytes).sum())?;
+        let mut unfinished = Unfinished(Vec::with_capacity(blobs.len()));
+        for blob in blobs {
+            let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+            let path = self.tmp.join(format!("{serial:016x}"));
+            let at = |e| Error::io(path.display(), e);
+            let file = File::create_new(&path).map_err(at)?;
+            unfinished.0.push((path.clone(), file));
+            if let Some((_, file)) = unfinished.0.last_mut() {
+                write_parts(file, &blob.data).map_err(at)?;
+            }
+        }
+        side_by_side(&unfinished.0, |(path, file)| {
+            file.sync_data().map_err(|e| Error::io(path.display(), e))
+        })?;
+        let mut shards = BTreeSet::new();
+        for ((from, _), blob) in unfinished.0.iter().zip(blobs) {
+            let to = self.path(&blob.d1);
+            fs::rename(from, &to).map_err(|e| Error::io(to.display(), e))?;
+            shards.insert(self.shard(blob.d1[0]));
+        }
+        unfinished.0.clear();
+        let shards: Vec<_> = shards.into_iter().collect();
+        side_by_side(&shards, |dir| sync_dir(dir))
+    }
+
+    fn read(&self, d1: &Hash) -> Result<Option<Vec<u8>>, Error> {
+        let path = self.path(d1);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::io(path.display(), e)),
+        }
+    }
+
+    fn delete(&self, blobs: &[Hash]) -> Result<u64, Error> {
+        let mut shards = BTreeSet::new();
+        for d1 in blobs {
+            let path = self.path(d1);
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::io(path.display(), e));
+                }
+                _ => shards.insert(self.shard(d1[0])),
+            };
+        }
+        let at = now_ms();
+        let shards: Vec<_> = shards.into_iter().collect();
+        side_by_side(&shards, |dir| sync_dir(dir))?;
+        Ok(at)
+    }
+
+    fn list(&self, first: u8) -> Result<Vec<BlobInfo>, Error> {
+        let mut found = Vec::new();
+        for (path, len, written_ms) in files(&self.shard(first))? {
+            let name = path.file_name().and_then(|n| n.to_str());
+            // Whatever else lies there is not ours.
+            if let Some(d1) = name.and_then(unhex) {
+                found.push(BlobInfo {
+                    d1,
+                    len,
+                    written_ms,
+                });
+            }
+        }
+        Ok(found)
+    }
+
+    fn check(&self, d1: &Hash) -> Result<Health, Error> {
+        let path = self.path(d1);
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Health::Missing),
+            Err(e) => return Err(Error::io(path.display(), e)),
+        };
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = vec![0; 1 << 17];
+        loop {
+            match file.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(n) => hasher.update(buffer.get(..n).unwrap_or_default()),
+                // A sector that cannot be read.
+                Err(_) => return Ok(Health::Damaged),
+            };
+        }
+        match hasher.finalize() == *d1 {
+            true => Ok(Health::Fine),
+            false => Ok(Health::Damaged),
+        }
+    }
+
+    fn clean(&self, age_ms: u64) -> Result<u64, Error> {
+        let mut removed = 0;
+        for (path, _, written_ms) in files(&self.tmp)? {
+            if now_ms().saturating_sub(written_ms) >= age_ms {
+                fs::remove_file(&path).map_err(|e| Error::io(path.display(), e))?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+}
+
+/// Writes all parts in order.
+fn write_parts(file: &mut File, parts: &[Bytes]) -> std::io::Result<()> {
+    for parts in parts.chunks(64) {
+        let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|p| IoSlice::new(p)).collect();
+        let mut slices = slices.as_mut_slice();
+        IoSlice::advance_slices(&mut slices, 0);
+        while !slices.is_empty() {
+            match file.write_vectored(slices)? {
+                0 => return Err(std::io::ErrorKind::WriteZero.into()),
+                n => IoSlice::advance_slices(&mut slices, n),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Files of a directory: path, length, time of writing.
+fn files(dir: &Path) -> Result<Vec<(PathBuf, u64, u64)>, Error> {
+    let at = |e| Error::io(dir.display(), e);
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).map_err(at)? {
+        let entry = entry.map_err(at)?;
+        match entry.metadata() {
+            Ok(meta) if meta.is_file() => {
+                let written = meta.modified().map(ms).map_err(at)?;
+                found.push((entry.path(), meta.len(), written));
+            }
+            Ok(_) => (),
+            // Deleted while we looked.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => (),
+            Err(e) => return Err(at(e)),
+        }
+    }
+    Ok(found)
+}
+
+#[async_trait]
+impl Upkeep for Directory {
+    async fn delete(&self, blobs: &[Hash]) -> Result<u64, Error> {
+        let blobs = blobs.to_vec();
+        self.run(move |inner| inner.delete(&blobs)).await
+    }
+
+    async fn list(&self, first: u8) -> Result<Vec<BlobInfo>, Error> {
+        self.run(move |inner| inner.list(first)).await
+    }
+
+    async fn check(&self, blobs: &[Hash]) -> Result<Vec<Health>, Error> {
+        let blobs = blobs.to_vec();
+        self.run(move |inner| blobs.iter().map(|d1| inner.check(d1)).collect())
+            .await
+    }
+
+    async fn clean(&self, age_ms: u64) -> Result<u64, Error> {
+        self.run(move |inner| inner.clean(age_ms)).await
+    }
+
+    async fn ready(&self) -> Result<(), Error> {
+        self.run(|inner| inner.room.check(0)).await
+    }
+}
+
+#[async_trait]
+impl Blobs for Directory {
+    async fn put(&self, blobs: Vec<Blob>) -> Result<(), Error> {
+        self.run(move |inner| inner.put(&blobs)).await
+    }
+
+    async fn get(&self, d1: &Hash) -> Result<Option<Bytes>, Error> {
+        let d1 = *d1;
+        let bytes = self.run(move |inner| inner.read(&d1)).await?;
+        Ok(bytes.map(Bytes::from))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::conformance;
+
+    #[tokio::test]
+    async fn conforms() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Directory::open(dir.path(), Room::new(dir.path(), 0)).unwrap();
+        let harm = |d1: &Hash| fs::write(store.0.path(d1), b"garbage").unwrap();
+        conformance::blobs(&store, harm).await;
+    }
+
+    #[tokio::test]
+    async fn leftovers_go_at_the_start_and_a_full_disk_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let room = Room::new(dir.path(), u64::MAX);
+        let store = Directory::open(dir.path(), room.clone()).unwrap();
+        let refused = store.put(vec![conformance::blob(b"x")]).await;
+        assert!(matches!(refused, Err(Error::Full)));
+        fs::write(dir.path().join("tmp/0"), b"half a bl").unwrap();
+        Directory::open(dir.path(), room).unwrap();
+        assert_eq!(files(&dir.path().join("tmp")).unwrap(), []);
+    }
+}

@@ -1,0 +1,362 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What the servers keep: [`Metadata`] (who owns which chunk, recordings, shares) and [`Blobs`]
+//! (`C1` by the hash of what arrived). Each has one conformance suite that every backend passes.
+//!
+//! Every operation is one transaction: it happens whole or not at all, and what it returns is
+//! durable before it returns. Times are Unix milliseconds.
+
+#[cfg(test)]
+pub(crate) mod conformance;
+mod directory;
+mod embedded;
+mod record;
+mod remote;
+mod room;
+
+pub use directory::Directory;
+pub use embedded::Embedded;
+pub use remote::{Ask, Remote, Reply, Seal, answer};
+pub use room::Room;
+
+use crate::identity::RecordingId;
+use crate::ownership::{Leaf, Wrapped};
+use crate::protocol::{
+    ChunkRef, Commit, Committed, Outcome, Recording, RecordingEntry, Stats, Variant,
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use minicbor::{Decode, Encode};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A tag, a blob's name `d1`, or a public key.
+pub type Hash = [u8; 32];
+
+/// How long a registered chunk is held for an owner before a recording has to name it.
+pub const HOLD_MS: u64 = 48 * 3600 * 1000;
+/// How long after it was made a receipt counts.
+pub const RECEIPT_MS: u64 = 24 * 3600 * 1000;
+
+/// Why a store did not do as it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No room: nothing was changed.
+    #[error("no room left in the data directory: free some space or forget recordings")]
+    Full,
+    /// The file system failed.
+    #[error("{0}: {1}")]
+    Io(String, #[source] std::io::Error),
+    /// The database failed.
+    #[error("database: {0}")]
+    Engine(String),
+    /// The database had to be closed and opened after a failure. Nothing was changed.
+    #[error("the database had to be opened again: try again")]
+    Again,
+    /// Something stored does not have its form: run a scrub.
+    #[error("stored {0} is not readable: run `camvault scrub`")]
+    Corrupt(&'static str),
+    /// The operating system gave no random numbers.
+    #[error("the operating system gave no random numbers")]
+    Random,
+    /// Another process could not be asked.
+    #[error("storage server: {0}")]
+    Remote(String),
+}
+
+impl Error {
+    /// An I/O error at a place; running out of room becomes [`Error::Full`].
+    pub(crate) fn io(at: impl std::fmt::Display, error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Self::Full,
+            _ => Self::Io(at.to_string(), error),
+        }
+    }
+}
+
+/// An enrolled identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Place in the ownership tree.
+    pub leaf: Leaf,
+    /// X25519 public key.
+    pub agree: Hash,
+    /// Bytes of the chunks it holds, counted as often as its recordings name them, at least once.
+    pub bytes: u64,
+}
+
+/// One chunk to own, with its receipt already checked.
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// `t`.
+    pub tag: Hash,
+    /// `C2`.
+    pub c2: Hash,
+    /// `C3`.
+    pub c3: Hash,
+    /// `d1`.
+    pub d1: Hash,
+    /// Bytes of the chunk.
+    pub len: u32,
+    /// When the storage server began to store the blob, if a valid receipt says that it did.
+    pub stored_ms: Option<u64>,
+    /// `d1` of variants that the uploader found wrong.
+    pub refused: Vec<Hash>,
+}
+
+/// A segment of another owner's recording, by which its reader opens chunks.
+#[derive(Clone, Copy, Debug)]
+pub struct Via {
+    /// The owner.
+    pub owner: Leaf,
+    /// The recording.
+    pub id: RecordingId,
+    /// The segment.
+    pub seq: u64,
+}
+
+/// What opens a chunk, without the capability.
+#[derive(Clone, Debug)]
+pub struct Opening {
+    /// Group key and `C2'`.
+    pub wrapped: Wrapped,
+    /// `C3`.
+    pub c3: Hash,
+}
+
+/// A variant as a scrub sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// `t`.
+    pub tag: Hash,
+    /// `d1`.
+    pub d1: Hash,
+    /// Bytes of its blob.
+    pub len: u32,
+    /// Known to be missing or damaged.
+    pub damaged: bool,
+}
+
+/// What an audit of the counts found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Audit {
+    /// Segments read.
+    pub segments: u64,
+    /// Counts that were wrong and have been corrected.
+    pub mended: u64,
+}
+
+/// Who owns what.
+#[async_trait]
+pub trait Metadata: Send + Sync {
+    /// Gives an identity its leaf; the same one if it has one already.
+    async fn enroll(&self, key: Hash, agree: Hash) -> Result<Leaf, Error>;
+
+    /// The identity with a signing key.
+    async fn owner(&self, key: Hash) -> Result<Option<Owner>, Error>;
+
+    /// The variants that `owner` should look at for each tag, oldest first, at most
+    /// [`MAX_VARIANTS`](crate::protocol::MAX_VARIANTS), one that it holds among them. Damaged ones
+    /// are left out.
+    async fn lookup(&self, owner: Leaf, tags: Vec<Hash>) -> Result<Vec<Vec<Variant>>, Error>;
+
+    /// Joins or adds variants, see [`Outcome`]. A blob that arrived and is not needed goes to the
+    /// trash. Held until `now` + [`HOLD_MS`] (up to an hour longer) or a commit.
+    async fn register(
+        &self,
+        owner: Leaf,
+        items: Vec<Item>,
+        now: u64,
+    ) -> Result<Vec<Outcome>, Error>;
+
+    /// Adds a segment, see [`Committed`].
+    async fn commit(
+        &self,
+        owner: Leaf,
+        id: RecordingId,
+        seq: u64,
+        commit: Commit,
+    ) -> Result<Committed, Error>;
+
+    /// Recordings of an owner and those shared with its signing key.
+    async fn recordings(&self, owner: Leaf, key: Hash) -> Result<Vec<RecordingEntry>, Error>;
+
+    /// One recording with at most 1000 heads from segment `from` on.
+    async fn recording(
+        &self,
+        owner: Leaf,
+        id: RecordingId,
+        from: u64,
+    ) -> Result<Option<Recording>, Error>;
+
+    /// The sealed manifest of a segment.
+    async fn segment(
+        &self,
+        owner: Leaf,
+        id: RecordingId,
+        seq: u64,
+    ) -> Result<Option<Vec<u8>>, Error>;
+
+    /// Forgets a recording; `false` if there is none. Its owner leaves the groups of all chunks
+    /// that no other of its recordings names; a chunk without owners loses its record at once and
+    /// its blob goes to the trash. A very long recording takes several transactions, last
+    /// segments first: what a kill leaves is a shorter recording, to be forgotten again.
+    async fn forget(&self, owner: Leaf, id: RecordingId, now: u64) -> Result<bool, Error>;
+
+    /// Wrapped keys of those chunks that `reader` holds or, with `via`, that the named segment of
+    /// an owner's recording holds. Whether the recording is shared is the caller's to check.
+    async fn open(
+        &self,
+        reader: Leaf,
+        chunks: Vec<ChunkRef>,
+        via: Option<Via>,
+    ) -> Result<Vec<Option<Opening>>, Error>;
+
+    /// Shares a recording with a signing key, replacing what was shared with it before; `false`
+    /// if there is no such recording.
+    async fn share(
+        &self,
+        owner: Leaf,
+        id: RecordingId,
+        reader: Hash,
+        sealed: Vec<u8>,
+    ) -> Result<bool, Error>;
+
+    /// Takes a share back; `false` if there was none.
+    async fn unshare(&self, owner: Leaf, id: RecordingId, reader: Hash) -> Result<bool, Error>;
+
+    /// The leaf of the owner that shares a recording with `reader`, if it does.
+    async fn shared(
+        &self,
+        owner: Hash,
+        id: RecordingId,
+        reader: Hash,
+    ) -> Result<Option<Leaf>, Error>;
+
+    /// Ends holds that have run out, a bounded number in one go; how many.
+    async fn expire_holds(&self, now: u64) -> Result<usize, Error>;
+
+    /// Takes at most `max` blobs that have been in the trash since before `before`, to be deleted.
+    /// They are given again until [`Metadata::deleted`], and can no longer be registered.
+    async fn claim_trash(&self, before: u64, max: usize) -> Result<Vec<Hash>, Error>;
+
+    /// Claims those of `blobs` that no variant names.
+    async fn claim_orphans(&self, blobs: Vec<Hash>) -> Result<Vec<Hash>, Error>;
+
+    /// Notes that claimed blobs were deleted at `at` on the storage server's clock: receipts made
+    /// before do not count any more.
+    async fn deleted(&self, blobs: Vec<Hash>, at: u64) -> Result<(), Error>;
+
+    /// Totals.
+    async fn stats(&self) -> Result<Stats, Error>;
+
+    /// Up to `max` variants behind `after` (tag and `d1`), in order.
+    async fn variants(&self, after: Option<(Hash, Hash)>, max: usize) -> Result<Vec<Place>, Error>;
+
+    /// Marks a variant as damaged or not; damaged ones are not offered and cannot be joined.
+    async fn mark(&self, tag: Hash, d1: Hash, damaged: bool) -> Result<bool, Error>;
+
+    /// Recounts references, quotas and totals from the segments and corrects them.
+    async fn audit(&self, now: u64) -> Result<Audit, Error>;
+}
+
+/// A blob that arrived: its name, already computed from its bytes, and the bytes in pieces.
+#[derive(Clone, Debug)]
+pub struct Blob {
+    /// BLAKE3 of the bytes.
+    pub d1: Hash,
+    /// The bytes, in order.
+    pub data: Vec<Bytes>,
+}
+
+/// A stored blob in a list.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct BlobInfo {
+    /// Its name.
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub d1: Hash,
+    /// Its bytes.
+    #[n(1)]
+    pub len: u64,
+    /// When it was written.
+    #[n(2)]
+    pub written_ms: u64,
+}
+
+/// What a check of a blob found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Health {
+    /// Has its hash.
+    #[n(0)]
+    Fine,
+    /// Is not there.
+    #[n(1)]
+    Missing,
+    /// Is there and has another hash.
+    #[n(2)]
+    Damaged,
+}
+
+/// Upkeep of stored blobs, which a metadata server can also do at a distance.
+#[async_trait]
+pub trait Upkeep: Send + Sync {
+    /// Deletes blobs, durably; those that are not there are fine. Returns the storage server's
+    /// clock after the last deletion.
+    async fn delete(&self, blobs: &[Hash]) -> Result<u64, Error>;
+
+    /// The blobs whose name begins with a byte.
+    async fn list(&self, first: u8) -> Result<Vec<BlobInfo>, Error>;
+
+    /// Reads blobs and compares their hash with their name.
+    async fn check(&self, blobs: &[Hash]) -> Result<Vec<Health>, Error>;
+
+    /// Removes what unfinished uploads left that are older than `age_ms`; how many.
+    async fn clean(&self, age_ms: u64) -> Result<u64, Error>;
+
+    /// Whether the store answers and can take blobs.
+    async fn ready(&self) -> Result<(), Error>;
+}
+
+/// Blobs under the hash of their bytes.
+#[async_trait]
+pub trait Blobs: Upkeep {
+    /// Stores blobs, replacing those that are there. All are durable when it returns; after a
+    /// kill each is there whole or not at all.
+    async fn put(&self, blobs: Vec<Blob>) -> Result<(), Error>;
+
+    /// Reads one; the caller's reader checks its hash.
+    async fn get(&self, d1: &Hash) -> Result<Option<Bytes>, Error>;
+}
+
+/// Reads `2 N` hexadecimal digits, lower case.
+pub(crate) fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let digit = |b: u8| match b {
+        b'0'..=b'9' => Some(b - b'0'),
+        b'a'..=b'f' => Some(b - b'a' + 10),
+        _ => None,
+    };
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    if !rest.is_empty() || pairs.len() != N {
+        return None;
+    }
+    let mut out = [0; N];
+    for (byte, [high, low]) in out.iter_mut().zip(pairs) {
+        *byte = digit(*high)? << 4 | digit(*low)?;
+    }
+    Some(out)
+}
+
+/// Lower-case hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Unix milliseconds.
+pub(crate) fn now_ms() -> u64 {
+    ms(SystemTime::now())
+}
+
+fn ms(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What is stored of a variant, and how joining and leaving change it.
+
+use super::{Error, Hash};
+use crate::ownership::{Copy, Epoch, Leaf, Tree, Wrapped};
+use crate::protocol::{self, ChunkRef, Variant};
+use minicbor::bytes::{ByteArray, ByteVec};
+use minicbor::{Decode, Encode};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// An owner's part in a variant: named by recordings, or else held for a while.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Member {
+    /// How often its recordings name the chunk.
+    #[n(0)]
+    pub refs: u64,
+    /// Until when it is held without being named; 0: not held.
+    #[n(1)]
+    pub hold_until: u64,
+}
+
+impl Member {
+    /// How many times the chunk's length counts against the owner's quota.
+    pub fn charged(&self) -> u64 {
+        self.refs.max(1)
+    }
+}
+
+/// One stored copy of a chunk.
+#[derive(Clone, Debug, Encode, Decode)]
+#[cbor(map)]
+pub struct VariantRecord {
+    /// Rises with age: the order in which variants are offered.
+    #[n(0)]
+    pub order: u64,
+    /// Names the group key.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub epoch: Epoch,
+    /// `C2'`.
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub c2: Hash,
+    /// `C3`.
+    #[cbor(n(3), with = "minicbor::bytes")]
+    pub c3: Hash,
+    /// Bytes of the chunk.
+    #[n(4)]
+    pub len: u32,
+    /// Who added it.
+    #[n(5)]
+    pub creator: Leaf,
+    /// When.
+    #[n(6)]
+    pub created_ms: u64,
+    /// The blob is missing or damaged.
+    #[n(7)]
+    pub damaged: bool,
+    /// The owner group.
+    #[n(8)]
+    pub members: BTreeMap<Leaf, Member>,
+}
+
+/// Draws an epoch.
+pub fn epoch() -> Result<Epoch, Error> {
+    let mut epoch = [0u8; 16];
+    getrandom::fill(&mut epoch).map_err(|_| Error::Random)?;
+    Ok(epoch)
+}
+
+impl VariantRecord {
+    fn copy<'a>(&'a self, tag: &'a Hash, d1: &'a Hash) -> Copy<'a> {
+        Copy {
+            tag,
+            d1,
+            epoch: self.epoch,
+            c2_sealed: &self.c2,
+        }
+    }
+
+    /// What a would-be joiner sees.
+    pub fn shown(&self, tree: &Tree, tag: &Hash, d1: &Hash) -> Variant {
+        Variant {
+            c2: tree.c2(&self.copy(tag, d1)).into(),
+            c3_check: protocol::c3_check(&self.c3),
+            d1: (*d1).into(),
+        }
+    }
+
+    /// Takes an owner into the group: a new group key.
+    pub fn join(
+        &mut self,
+        tree: &Tree,
+        (tag, d1): (&Hash, &Hash),
+        leaf: Leaf,
+        member: Member,
+    ) -> Result<(), Error> {
+        let fresh = epoch()?;
+        self.c2 = tree.renew(&self.copy(tag, d1), fresh);
+        self.epoch = fresh;
+        self.members.insert(leaf, member);
+        Ok(())
+    }
+
+    /// Takes an owner out of the group: a new group key. `false` if nobody is left.
+    pub fn leave(
+        &mut self,
+        tree: &Tree,
+        (tag, d1): (&Hash, &Hash),
+        leaf: Leaf,
+    ) -> Result<bool, Error> {
+        self.members.remove(&leaf);
+        let fresh = epoch()?;
+        self.c2 = tree.renew(&self.copy(tag, d1), fresh);
+        self.epoch = fresh;
+        Ok(!self.members.is_empty())
+    }
+
+    /// What a member or an invited reader gets.
+    pub fn wrapped(&self, tree: &Tree, tag: &Hash, d1: &Hash, reader: Leaf) -> Wrapped {
+        let group: BTreeSet<Leaf> = self.members.keys().copied().collect();
+        tree.wrap(&self.copy(tag, d1), &group, reader)
+    }
+}
+
+/// State of a blob's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum BlobState {
+    /// So many variants name it.
+    #[n(0)]
+    Used(#[n(0)] u32),
+    /// In the trash since.
+    #[n(1)]
+    Trash(#[n(0)] u64),
+    /// Being deleted; in the trash since.
+    #[n(2)]
+    Claimed(#[n(0)] u64),
+    /// Deleted at, on the storage server's clock.
+    #[n(3)]
+    Deleted(#[n(0)] u64),
+}
+
+/// A recording.
+#[derive(Clone, Debug, Encode, Decode)]
+#[cbor(map)]
+pub struct RecordingRecord {
+    /// Number of segments.
+    #[n(0)]
+    pub segments: u64,
+    /// Sealed summary.
+    #[n(1)]
+    pub summary: ByteVec,
+}
+
+/// A segment without its head.
+#[derive(Clone, Debug, Encode, Decode)]
+#[cbor(map)]
+pub struct SegmentRecord {
+    /// BLAKE3 of the whole commit.
+    #[n(0)]
+    pub digest: ByteArray<32>,
+    /// Sealed manifest.
+    #[n(1)]
+    pub manifest: ByteVec,
+    /// The chunks that it names.
+    #[n(2)]
+    pub chunks: Vec<ChunkRef>,
+    /// Bytes of its head.
+    #[n(3)]
+    pub head_len: u64,
+}
