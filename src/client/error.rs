@@ -80,6 +80,31 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// Every copy of a chunk at the vault is wrong, one among them that this identity added.
+    #[error(
+        "every stored copy of a chunk is wrong, this identity's own too: run `camvault scrub` on the vault"
+    )]
+    NoGoodCopy,
+    /// The vault let go of chunks before their segment was committed; their content is no longer
+    /// here. It holds them for 48 hours, so this takes an outage of that length or a server that
+    /// lost data.
+    #[error("segment {seq}: the vault no longer holds {chunks} of its chunks; the segment is lost")]
+    NotHeld {
+        /// Segment.
+        seq: u64,
+        /// How many.
+        chunks: usize,
+    },
+    /// A recorder ended before all that it had taken was durable.
+    #[error("{chunks} chunks ({bytes} bytes) were not stored: {reason}")]
+    NotStored {
+        /// Chunks.
+        chunks: u64,
+        /// Their bytes.
+        bytes: u64,
+        /// Why.
+        reason: String,
+    },
     /// The operating system gave no threads for the network.
     #[error("no threads for the network: {0}")]
     Threads(String),
@@ -108,5 +133,28 @@ impl Error {
             }
             _ => false,
         }
+    }
+
+    /// The word by which a recorder counts its retries; `None` where it gives up. It is more
+    /// patient than [`Error::is_transient`]: an answer that is not of the protocol may come from
+    /// a proxy in front of a server that is being restarted, and clocks and tokens get renewed.
+    pub(crate) fn retry_reason(&self) -> Option<&'static str> {
+        use crate::protocol::Code;
+        Some(match self {
+            Self::Network { .. } => "network",
+            Self::Answer { .. } => "answer",
+            Self::Cancelled => "cancelled",
+            Self::Refused { code, .. } => match code {
+                Code::Busy => "busy",
+                Code::Full => "full",
+                Code::Slow => "slow",
+                Code::Internal => "server",
+                Code::Clock => "clock",
+                Code::Replay => "replay",
+                Code::Capability => "capability",
+                _ => return None,
+            },
+            _ => return None,
+        })
     }
 }

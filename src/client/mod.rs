@@ -5,6 +5,8 @@
 mod error;
 pub mod reader;
 pub mod recorder;
+mod spool;
+mod uploader;
 pub mod vault;
 
 pub use error::Error;

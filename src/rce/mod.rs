@@ -81,6 +81,14 @@ impl ChunkId {
         Self { key, tag, state }
     }
 
+    /// The id of a chunk whose key is known; of a chunk of a dedup domain without its secret.
+    pub fn with_key(key: Key, chunk: &[u8]) -> Self {
+        let mut state = Hasher::default();
+        state.update(chunk);
+        let tag = key.tag();
+        Self { key, tag, state }
+    }
+
     /// The convergent key.
     pub fn key(&self) -> &Key {
         &self.key

@@ -93,6 +93,9 @@ pub enum Event {
     Offline(String),
     /// The vault can be reached again.
     Online,
+    /// Something is wrong that the recorder gets over: a damaged spool file, no room for the
+    /// spool, a segment that the vault has lost.
+    Warning(String),
     /// The recorder cannot go on: identity not enrolled, quota used up, spool unusable…
     Failed(super::Error),
 }

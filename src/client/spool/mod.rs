@@ -1,0 +1,364 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Chunks that wait on disk, encrypted, while the vault cannot be reached.
+//!
+//! A directory per recording, named by the recording's id, locked by the process that uses it:
+//!
+//! | file | content |
+//! |---|---|
+//! | `NNNNNNNNNNNNNNNNNNNN.spool` | a batch of chunks with all that is known of them, in order |
+//! | `journal` | the segment that was being committed from here, and what is committed of files that are still needed |
+//! | `*.bad` | a file that could not be read, kept for inspection |
+//! | `lock` | empty |
+//!
+//! Files are sealed with the identity's spool key (context `camvault spool v1` ‖ recording id ‖
+//! number; the journal has the number 2^64 - 1), written aside, synced and renamed. A file goes
+//! when every chunk of it is in a committed segment. Whether the commit under way at a crash
+//! reached the vault is found out by its manifest's hash, so nothing is lost or recorded twice.
+
+mod record;
+
+use super::recorder::Item;
+use super::{Error, hex};
+use crate::identity::{AeadKey, Identity, RecordingId};
+use crate::protocol::{B32, decode, encode};
+use minicbor::{Decode, Encode};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
+
+/// Bytes of chunks in one file.
+const FILE_BYTES: u64 = 4 << 20;
+/// The journal's number.
+const JOURNAL: u64 = u64::MAX;
+
+/// A chunk's place: file and index in it.
+pub(crate) type Place = (u64, u32);
+
+/// The spool of one recording.
+pub(crate) struct Spool {
+    dir: PathBuf,
+    key: AeadKey,
+    id: RecordingId,
+    max_bytes: u64,
+    bytes: u64,
+    files: BTreeMap<u64, SpoolFile>,
+    /// Files from here on have not been read.
+    cursor: u64,
+    next: u64,
+    journal: Journal,
+    /// Held as long as this lives.
+    _lock: File,
+}
+
+struct SpoolFile {
+    bytes: u64,
+    /// Number of chunks, once known.
+    items: Option<u32>,
+    done: BTreeSet<u32>,
+}
+
+#[derive(Default, Encode, Decode)]
+#[cbor(map)]
+struct Journal {
+    #[n(0)]
+    pending: Option<Pending>,
+    #[n(1)]
+    done: Vec<Place>,
+}
+
+#[derive(Encode, Decode)]
+#[cbor(map)]
+struct Pending {
+    #[n(0)]
+    seq: u64,
+    #[n(1)]
+    hash: B32,
+    #[n(2)]
+    items: Vec<Place>,
+}
+
+impl Spool {
+    /// Opens or makes a recording's spool. Also returns what was found damaged.
+    pub fn open(
+        dir: &Path,
+        identity: &Identity,
+        id: RecordingId,
+        max_bytes: u64,
+    ) -> Result<(Self, Vec<String>), Error> {
+        let dir = dir.join(hex(&id));
+        let at = |path: &Path| {
+            let path = path.display().to_string();
+            move |source| Error::Spool { path, source }
+        };
+        fs::create_dir_all(&dir).map_err(at(&dir))?;
+        let lock_path = dir.join("lock");
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&lock_path)
+            .map_err(at(&lock_path))?;
+        if lock.try_lock().is_err() {
+            let busy = io::Error::new(io::ErrorKind::ResourceBusy, "another recorder uses it");
+            return Err(at(&lock_path)(busy));
+        }
+        let mut spool = Self {
+            key: identity.spool_key(),
+            id,
+            max_bytes,
+            bytes: 0,
+            files: BTreeMap::new(),
+            cursor: 0,
+            next: 0,
+            journal: Journal::default(),
+            _lock: lock,
+            dir: dir.clone(),
+        };
+        for entry in fs::read_dir(&dir).map_err(at(&dir))? {
+            let entry = entry.map_err(at(&dir))?;
+            let path = entry.path();
+            if path.extension().is_some_and(|e| e == "tmp") {
+                fs::remove_file(&path).map_err(at(&path))?;
+                continue;
+            }
+            let name = entry.file_name();
+            let number = name.to_str().and_then(|n| n.strip_suffix(".spool"));
+            let Some(number) = number.and_then(|n| n.parse::<u64>().ok()) else {
+                continue;
+            };
+            let file = SpoolFile {
+                bytes: entry.metadata().map_err(at(&path))?.len(),
+                items: None,
+                done: BTreeSet::new(),
+            };
+            spool.bytes += file.bytes;
+            spool.next = spool.next.max(number.saturating_add(1));
+            spool.files.insert(number, file);
+        }
+        let damaged = spool.load_journal()?;
+        Ok((spool, damaged))
+    }
+
+    fn load_journal(&mut self) -> Result<Vec<String>, Error> {
+        let path = self.dir.join("journal");
+        let sealed = match fs::read(&path) {
+            Ok(sealed) => sealed,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(self.error(&path, e)),
+        };
+        let clear = self.key.open(&self.context(JOURNAL), &sealed).ok();
+        let journal = clear.and_then(|clear| decode::<Journal>(&clear).ok());
+        let Some(journal) = journal else {
+            return Ok(vec![self.set_aside(&path)]);
+        };
+        for (file, index) in &journal.done {
+            if let Some(file) = self.files.get_mut(file) {
+                file.done.insert(*index);
+            }
+        }
+        self.journal = journal;
+        Ok(Vec::new())
+    }
+
+    /// Bytes on disk.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Whether files wait to be read.
+    pub fn has_unread(&self) -> bool {
+        self.files.range(self.cursor..).next().is_some()
+    }
+
+    /// Whether there is nothing here.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// Writes chunks behind all others. Those that are written leave `items`, their places come
+    /// back in the same order; what stays found no room, for the reason given or because of the
+    /// configured bound.
+    pub fn append(&mut self, items: &mut Vec<Item>) -> (Vec<Place>, Option<Error>) {
+        let mut places = Vec::new();
+        while !items.is_empty() {
+            let mut bytes = 0;
+            let fits = |item: &&Item| {
+                bytes += item.bytes();
+                bytes <= FILE_BYTES
+            };
+            let count = items.iter().take_while(fits).count().max(1);
+            match self.write_batch(&mut items[..count]) {
+                Ok(true) => places.extend(items.drain(..count).filter_map(|item| item.spooled)),
+                full => return (places, full.err()),
+            }
+        }
+        (places, None)
+    }
+
+    fn write_batch(&mut self, items: &mut [Item]) -> Result<bool, Error> {
+        let number = self.next;
+        let clear = Zeroizing::new(record::write(items)?);
+        let sealed = self.seal(number, &clear)?;
+        let bytes = sealed.len() as u64;
+        if self.bytes.saturating_add(bytes) > self.max_bytes {
+            return Ok(false);
+        }
+        self.write(&format!("{number:020}.spool"), &sealed)?;
+        for (index, item) in (0..).zip(items.iter_mut()) {
+            item.spooled = Some((number, index));
+        }
+        let file = SpoolFile {
+            bytes,
+            items: Some(items.len() as u32),
+            done: BTreeSet::new(),
+        };
+        self.files.insert(number, file);
+        self.next += 1;
+        self.bytes += bytes;
+        Ok(true)
+    }
+
+    /// The next unread file's chunks that are not committed yet. A damaged file is set aside and
+    /// its story told.
+    pub fn read_next(&mut self) -> Result<Option<Vec<Item>>, String> {
+        let Some((&number, _)) = self.files.range(self.cursor..).next() else {
+            return Ok(None);
+        };
+        self.cursor = number + 1;
+        let path = self.dir.join(format!("{number:020}.spool"));
+        let items = fs::read(&path)
+            .ok()
+            .and_then(|sealed| self.key.open(&self.context(number), &sealed).ok())
+            .and_then(|clear| record::read(&clear));
+        let (Some(mut items), Some(file)) = (items, self.files.get_mut(&number)) else {
+            if let Some(file) = self.files.remove(&number) {
+                self.bytes -= file.bytes;
+            }
+            return Err(self.set_aside(&path));
+        };
+        file.items = Some(items.len() as u32);
+        for (index, item) in (0..).zip(items.iter_mut()) {
+            item.spooled = Some((number, index));
+        }
+        let done = file.done.clone();
+        items.retain(|item| item.spooled.is_none_or(|(_, index)| !done.contains(&index)));
+        self.sweep();
+        Ok(Some(items))
+    }
+
+    /// Reads again from the first file on.
+    pub fn rewind(&mut self) {
+        self.cursor = 0;
+    }
+
+    /// The segment whose commit was begun and not settled.
+    pub fn pending(&self) -> Option<(u64, [u8; 32])> {
+        let pending = self.journal.pending.as_ref()?;
+        Some((pending.seq, *pending.hash))
+    }
+
+    /// Notes that a segment with chunks from here is about to be committed.
+    pub fn begin(&mut self, seq: u64, hash: &[u8; 32], items: Vec<Place>) -> Result<(), Error> {
+        self.journal.pending = Some(Pending {
+            seq,
+            hash: (*hash).into(),
+            items,
+        });
+        self.write_journal()
+    }
+
+    /// Notes how that ended, and deletes what is no longer needed.
+    pub fn settle(&mut self, committed: bool) -> Result<(), Error> {
+        let Some(pending) = self.journal.pending.take() else {
+            return Ok(());
+        };
+        if committed {
+            for (file, index) in pending.items {
+                if let Some(file) = self.files.get_mut(&file) {
+                    file.done.insert(index);
+                }
+            }
+        }
+        let files = self.files.iter();
+        let kept = files.flat_map(|(number, f)| f.done.iter().map(|index| (*number, *index)));
+        self.journal.done = kept.collect();
+        // First the note, then the deletion: a crash between them leaves a file that is known to
+        // be done with.
+        self.write_journal()?;
+        self.sweep();
+        Ok(())
+    }
+
+    /// Deletes files of which everything is committed.
+    fn sweep(&mut self) {
+        let complete = |f: &SpoolFile| f.items.is_some_and(|items| f.done.len() >= items as usize);
+        let files = self.files.iter().filter(|(_, f)| complete(f));
+        let numbers: Vec<u64> = files.map(|(number, _)| *number).collect();
+        for number in numbers {
+            let path = self.dir.join(format!("{number:020}.spool"));
+            let gone = match fs::remove_file(&path) {
+                Ok(()) => true,
+                Err(e) => e.kind() == io::ErrorKind::NotFound,
+            };
+            if gone && let Some(file) = self.files.remove(&number) {
+                self.bytes -= file.bytes;
+            }
+        }
+    }
+
+    fn write_journal(&self) -> Result<(), Error> {
+        let sealed = self.seal(JOURNAL, &encode(&self.journal))?;
+        self.write("journal", &sealed)
+    }
+
+    fn context(&self, number: u64) -> Vec<u8> {
+        let mut context = b"camvault spool v1".to_vec();
+        context.extend_from_slice(&self.id);
+        context.extend(number.to_be_bytes());
+        context
+    }
+
+    fn seal(&self, number: u64, clear: &[u8]) -> Result<Vec<u8>, Error> {
+        self.key
+            .seal(&self.context(number), clear)
+            .map_err(|_| crate::identity::Error::Random.into())
+    }
+
+    /// Writes a file so that it is there whole or not at all.
+    fn write(&self, name: &str, content: &[u8]) -> Result<(), Error> {
+        let path = self.dir.join(name);
+        let aside = self.dir.join(format!("{name}.tmp"));
+        let write = || {
+            let mut file = File::create(&aside)?;
+            file.write_all(content)?;
+            file.sync_all()?;
+            fs::rename(&aside, &path)?;
+            File::open(&self.dir)?.sync_all()
+        };
+        write().map_err(|e| {
+            // It would take room that is needed.
+            let _ = fs::remove_file(&aside);
+            self.error(&path, e)
+        })
+    }
+
+    fn set_aside(&self, path: &Path) -> String {
+        let mut bad = path.as_os_str().to_owned();
+        bad.push(".bad");
+        let moved = fs::rename(path, &bad);
+        let path = path.display();
+        match moved {
+            Ok(()) => format!("spool file {path} is damaged: set aside as {path}.bad and skipped"),
+            Err(e) => format!("spool file {path} is damaged and skipped; renaming it: {e}"),
+        }
+    }
+
+    fn error(&self, path: &Path, source: io::Error) -> Error {
+        Error::Spool {
+            path: path.display().to_string(),
+            source,
+        }
+    }
+}

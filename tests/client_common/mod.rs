@@ -1,0 +1,465 @@
+// SPDX-License-Identifier: MPL-2.0
+//! A server in this process, chunks to record, and a player for what was recorded.
+#![allow(dead_code)]
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse as _, Response};
+use gstcamvault::client::recorder::{Config, Event, Push, Recorder, SegmentReport, StreamChunk};
+use gstcamvault::client::{self, Vault as Connection};
+use gstcamvault::identity::Identity;
+use gstcamvault::manifest::{Chunk, Framing, Head, Sealer, Summary, TimeSegment, UnitInfo};
+use gstcamvault::ownership::Wrapped;
+use gstcamvault::protocol::{
+    ChunkRef, Found, GetBlob, Receipts, RecordingUrl, Registration, Wanted, decode, encode,
+};
+use gstcamvault::rce::{self, ChunkId, Key, Record};
+use gstcamvault::server::{self, Server};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+pub const CHUNK: usize = 20_000;
+const SECOND: u64 = 1_000_000_000;
+
+pub fn identity() -> Arc<Identity> {
+    Arc::new(Identity::generate().unwrap())
+}
+
+fn block<T>(work: impl Future<Output = T>) -> T {
+    client::runtime().unwrap().block_on(work)
+}
+
+/// A server that can be stopped and started again with the same data on the same port.
+pub struct Vault {
+    dir: tempfile::TempDir,
+    config: server::Config,
+    server: Option<Server>,
+    address: std::net::SocketAddr,
+}
+
+impl Vault {
+    pub fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = server::Config::new(dir.path().join("data"));
+        config.listen = ([127, 0, 0, 1], 0).into();
+        config.reserve = 0;
+        config.drain = Duration::from_millis(200);
+        let server = block(Server::start(config.clone())).unwrap();
+        let address = server.address();
+        config.listen = address;
+        Self {
+            dir,
+            config,
+            server: Some(server),
+            address,
+        }
+    }
+
+    pub fn stop(&mut self) {
+        block(self.server.take().unwrap().shutdown());
+    }
+
+    pub fn restart(&mut self) {
+        let until = Instant::now() + Duration::from_secs(10);
+        self.server = loop {
+            match block(Server::start(self.config.clone())) {
+                Ok(server) => break Some(server),
+                Err(e) if Instant::now() > until => panic!("{e}"),
+                Err(_) => std::thread::sleep(Duration::from_millis(100)),
+            }
+        };
+    }
+
+    pub fn connect(&self, identity: &Arc<Identity>) -> Connection {
+        Connection::connect(&format!("http://{}", self.address), identity.clone()).unwrap()
+    }
+
+    pub fn owner(&self) -> Arc<Identity> {
+        let identity = identity();
+        block(self.connect(&identity).enroll(None)).unwrap();
+        identity
+    }
+
+    pub fn config(&self, identity: &Arc<Identity>) -> Config {
+        Config {
+            url: format!("camvault://{}/yard", self.address)
+                .parse::<RecordingUrl>()
+                .unwrap(),
+            identity: identity.clone(),
+            verify: Default::default(),
+            spool_dir: None,
+            spool_max_bytes: 1 << 30,
+            max_size_bytes: 64 << 20,
+            max_size_time: 0,
+            segment_duration: 10 * SECOND,
+        }
+    }
+
+    pub fn record(
+        &self,
+        identity: &Arc<Identity>,
+        change: impl FnOnce(&mut Config),
+    ) -> (Recorder, Arc<Events>) {
+        let mut config = self.config(identity);
+        change(&mut config);
+        open(config)
+    }
+
+    /// Fetches, decrypts and checks the whole recording.
+    pub fn play(&self, identity: &Arc<Identity>) -> Played {
+        block(self.fetch(identity))
+    }
+
+    async fn fetch(&self, identity: &Arc<Identity>) -> Played {
+        let vault = self.connect(identity);
+        let id = identity.recording_id("yard");
+        let sealer = Sealer {
+            id,
+            key: identity.recording_key(&id),
+        };
+        let keys = vault.path_keys().await.unwrap();
+        let recording = vault.recording(&id, None, 0).await.unwrap();
+        let mut played = Played {
+            summary: sealer.open_summary(&recording.summary).unwrap(),
+            heads: Vec::new(),
+            chunks: Vec::new(),
+        };
+        let mut previous = [0; 32].into();
+        for (seq, head) in (0..).zip(&recording.heads) {
+            let head = sealer.open_head(seq, head).unwrap();
+            assert_eq!(head.previous, previous);
+            previous = head.manifest;
+            let body = vault.segment(&id, None, seq).await.unwrap();
+            let manifest = sealer.open_manifest(seq, &body.manifest).unwrap();
+            for track in manifest.tracks {
+                assert_eq!(track.caps[0].0, 0);
+                for chunk in track.chunks {
+                    let key = Key::from_bytes(*chunk.content.key);
+                    let named = ChunkRef {
+                        tag: key.tag().into(),
+                        d1: chunk.content.d1,
+                    };
+                    let opened = vault.open(vec![named], None).await.unwrap();
+                    let record = opened.chunks[0].clone().unwrap();
+                    let get = GetBlob {
+                        d1: chunk.content.d1,
+                        capability: record.capability,
+                    };
+                    let blobs = vec![(get, chunk.content.len)];
+                    let mut blobs = vault.get_blobs(opened.expires, blobs).await.unwrap();
+                    let mut blob = blobs.next().await.unwrap().unwrap().unwrap();
+                    assert!(blobs.next().await.unwrap().is_none());
+                    let wrapped = Wrapped {
+                        epoch: *record.epoch,
+                        c2: *record.c2,
+                        node: record.node,
+                        gk: *record.gk,
+                    };
+                    let record = Record {
+                        c2: keys.unwrap_c2(&wrapped).unwrap(),
+                        c3: *record.c3,
+                        d1: *chunk.content.d1,
+                    };
+                    rce::open(&key, false, None, &record, &mut blob).unwrap();
+                    played.chunks.push(PlayedChunk {
+                        seq,
+                        track: track.id,
+                        content: blob,
+                        chunk,
+                    });
+                }
+            }
+            played.heads.push(head);
+        }
+        played
+    }
+
+    /// Stores a copy of a chunk that is wrong.
+    pub fn poison(&self, identity: &Arc<Identity>, chunk: &StreamChunk, how: Poison) {
+        let vault = self.connect(identity);
+        let mut c1 = chunk.content.clone();
+        let mut record = rce::seal(&chunk.id, &mut c1).unwrap();
+        match how {
+            Poison::Blob => {
+                c1[0] ^= 1;
+                record.d1 = *blake3::hash(&c1).as_bytes();
+            }
+            Poison::C3 => record.c3 = [7; 32],
+        }
+        block(async {
+            let wanted = Wanted {
+                tag: (*chunk.id.tag()).into(),
+                len: c1.len() as u32,
+            };
+            let found = vault.lookup(vec![wanted]).await.unwrap();
+            let len = c1.len() as u32;
+            let blobs = [(record.d1, c1.into())];
+            let receipts = vault.upload_blobs(&found.put_token, &blobs).await.unwrap();
+            let registration = Registration {
+                tag: (*chunk.id.tag()).into(),
+                c2: record.c2.into(),
+                c3: record.c3.into(),
+                d1: record.d1.into(),
+                len,
+                receipt: receipts.into_iter().next(),
+                refused: Vec::new(),
+            };
+            vault.register(vec![registration]).await.unwrap();
+        });
+    }
+}
+
+impl Drop for Vault {
+    fn drop(&mut self) {
+        if let Some(server) = self.server.take() {
+            block(server.shutdown());
+        }
+    }
+}
+
+pub enum Poison {
+    /// `C1` is not what it should be, everything else is right.
+    Blob,
+    /// `C3` is wrong.
+    C3,
+}
+
+pub struct Played {
+    pub summary: Summary,
+    pub heads: Vec<Head>,
+    pub chunks: Vec<PlayedChunk>,
+}
+
+pub struct PlayedChunk {
+    pub seq: u64,
+    pub track: u32,
+    pub content: Vec<u8>,
+    pub chunk: Chunk,
+}
+
+impl Played {
+    pub fn of(&self, track: u32) -> Vec<Vec<u8>> {
+        let chunks = self.chunks.iter().filter(|c| c.track == track);
+        chunks.map(|c| c.content.clone()).collect()
+    }
+}
+
+/// What a recorder told.
+#[derive(Default)]
+pub struct Events(Mutex<Vec<Event>>, Condvar);
+
+impl Events {
+    pub fn wait(&self, what: &str, wanted: impl Fn(&Event) -> bool) {
+        let until = Instant::now() + Duration::from_secs(20);
+        let mut events = self.0.lock().unwrap();
+        while !events.iter().any(&wanted) {
+            assert!(Instant::now() < until, "no {what} in {events:?}");
+            events = self
+                .1
+                .wait_timeout(events, Duration::from_millis(100))
+                .unwrap()
+                .0;
+        }
+    }
+
+    pub fn count(&self, wanted: impl Fn(&Event) -> bool) -> usize {
+        self.0.lock().unwrap().iter().filter(|e| wanted(e)).count()
+    }
+
+    pub fn none(&self, wanted: impl Fn(&Event) -> bool) -> bool {
+        self.count(wanted) == 0
+    }
+
+    pub fn segments(&self) -> Vec<SegmentReport> {
+        let events = self.0.lock().unwrap();
+        let segments = events.iter().filter_map(|e| match e {
+            Event::Segment(report) => Some(report.clone()),
+            _ => None,
+        });
+        segments.collect()
+    }
+}
+
+pub fn open(config: Config) -> (Recorder, Arc<Events>) {
+    let events = Arc::new(Events::default());
+    let told = events.clone();
+    let on_event = move |event| {
+        told.0.lock().unwrap().push(event);
+        told.1.notify_all();
+    };
+    (Recorder::open(config, Box::new(on_event)).unwrap(), events)
+}
+
+pub fn push(recorder: &Recorder, chunk: StreamChunk) {
+    let mut chunk = chunk;
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        match recorder.push(chunk) {
+            Push::Accepted => return,
+            Push::Full(back) => chunk = *back,
+            Push::Closed => panic!("closed: {:?}", recorder.stats()),
+        }
+        assert!(Instant::now() < until, "no room: {:?}", recorder.stats());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+pub fn content(n: u64) -> Vec<u8> {
+    let mut out = vec![0; CHUNK];
+    blake3::Hasher::new()
+        .update(&n.to_be_bytes())
+        .finalize_xof()
+        .fill(&mut out);
+    out
+}
+
+/// One second of a camera: a group of pictures.
+pub fn video(n: u64) -> StreamChunk {
+    let content = content(n);
+    let envelope = vec![n as u8; if n % 10 == 3 { 5000 } else { 10 }];
+    StreamChunk {
+        track: 0,
+        id: ChunkId::of(&content, None),
+        in_domain: false,
+        units: vec![UnitInfo {
+            content_len: content.len() as u32,
+            pts: Some(n * SECOND),
+            duration: Some(SECOND),
+            ..UnitInfo::default()
+        }],
+        content,
+        envelope_id: (envelope.len() > 1024).then(|| ChunkId::of(&envelope, None)),
+        envelope,
+        framing: Framing::Records,
+        gop_start: true,
+        suspect: false,
+        prev_suspect: false,
+        caps: Some("video/x-h264".into()),
+        time: Some(TimeSegment {
+            start: 0,
+            stop: None,
+            time: 0,
+            base: 0,
+        }),
+        tags: None,
+        running: Some((n * SECOND, (n + 1) * SECOND)),
+        clock: Some((n * SECOND, 1_700_000_000_000_000_000 + (n * SECOND) as i64)),
+    }
+}
+
+/// One second of sound.
+pub fn audio(n: u64) -> StreamChunk {
+    let content = blake3::hash(&(n + 1_000_000).to_be_bytes())
+        .as_bytes()
+        .repeat(20);
+    StreamChunk {
+        track: 1,
+        id: ChunkId::of(&content, None),
+        units: vec![UnitInfo {
+            content_len: content.len() as u32,
+            pts: Some(n * SECOND),
+            ..UnitInfo::default()
+        }],
+        content,
+        envelope: Vec::new(),
+        envelope_id: None,
+        caps: Some("audio/mpeg".into()),
+        ..video(n)
+    }
+}
+
+pub fn walk(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
+    entries
+        .flat_map(|path| match path.is_dir() {
+            true => walk(&path),
+            false => vec![path],
+        })
+        .collect()
+}
+
+/// Stands before a server and spoils some of its answers.
+pub struct Liar {
+    address: std::net::SocketAddr,
+}
+
+struct Behind {
+    host: std::net::SocketAddr,
+    client: reqwest::Client,
+    requests: AtomicU32,
+}
+
+impl Liar {
+    pub fn before(vault: &Vault) -> Self {
+        let behind = Arc::new(Behind {
+            host: vault.address,
+            client: reqwest::Client::builder()
+                .no_proxy()
+                .tls_certs_only([])
+                .build()
+                .unwrap(),
+            requests: AtomicU32::new(0),
+        });
+        let app = Router::new().fallback(spoil).with_state(behind);
+        let listener = block(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        client::runtime()
+            .unwrap()
+            .spawn(async move { axum::serve(listener, app).await });
+        Self { address }
+    }
+
+    pub fn authority(&self) -> String {
+        self.address.to_string()
+    }
+}
+
+async fn spoil(State(behind): State<Arc<Behind>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let body = to_bytes(body, usize::MAX).await.unwrap();
+    let path = parts.uri.path_and_query().unwrap().as_str();
+    let url = format!("http://{}{path}", behind.host);
+    // The signature covers the authority, so that of the request is kept.
+    let sent = behind
+        .client
+        .request(parts.method, url)
+        .headers(parts.headers)
+        .body(body);
+    let answer = sent.send().await.unwrap();
+    let (status, mut body) = (answer.status(), answer.bytes().await.unwrap());
+    if status.is_success() && path != "/v1/vault" {
+        match behind.requests.fetch_add(1, Ordering::Relaxed) {
+            2 => {
+                return Response::builder()
+                    .status(503)
+                    .body(Body::from("later"))
+                    .unwrap();
+            }
+            4 => body = bytes::Bytes::from_static(b"<html>It works!</html>"),
+            6 => body = body.slice(..body.len() / 2),
+            n if n >= 8 => body = fewer(path, body, n),
+            _ => (),
+        }
+    }
+    (status, body).into_response()
+}
+
+/// The same answer with an entry too few, now and then.
+fn fewer(path: &str, body: bytes::Bytes, n: u32) -> bytes::Bytes {
+    match path {
+        "/v1/lookup" if n == 8 => {
+            let mut found: Found = decode(&body).unwrap();
+            found.chunks.pop();
+            encode(&found).into()
+        }
+        "/v1/blobs" if n < 12 => {
+            let mut receipts: Receipts = decode(&body).unwrap();
+            receipts.receipts.pop();
+            encode(&receipts).into()
+        }
+        _ => body,
+    }
+}

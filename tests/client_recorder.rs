@@ -1,0 +1,419 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The recorder against a real server, and against servers that go away or lie.
+
+mod client_common;
+
+use client_common::*;
+use gstcamvault::client::recorder::{Event, Push, Recorder, Verify};
+use gstcamvault::manifest::Envelope;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+const SECOND: u64 = 1_000_000_000;
+
+/// Pushes chunks of a camera: one per second of running time.
+fn feed(recorder: &Recorder, from: u64, to: u64) {
+    for n in from..to {
+        push(recorder, video(n));
+    }
+}
+
+#[test]
+fn a_second_recorder_finds_everything_there() {
+    let vault = Vault::start();
+    let alice = vault.owner();
+    let bob = vault.owner();
+    let (recorder, events) = vault.record(&alice, |_| ());
+    feed(&recorder, 0, 30);
+    for n in 0..30 {
+        push(&recorder, audio(n));
+    }
+    recorder.finish().unwrap();
+    let stats = recorder.stats();
+    // Every tenth envelope is too large for the manifest.
+    assert_eq!((stats.misses, stats.hits, stats.dropped), (63, 0, 0));
+    assert_eq!(stats.chunks, 63);
+    let segments = events.segments();
+    assert_eq!(segments.len(), 3, "30 s in segments of 10 s");
+    assert_eq!(
+        segments.iter().map(|s| s.seq).collect::<Vec<_>>(),
+        [0, 1, 2]
+    );
+    assert!(
+        segments
+            .iter()
+            .all(|s| s.duplicate_bytes == 0 && s.duration == 10 * SECOND)
+    );
+
+    let (recorder, events) = vault.record(&bob, |_| ());
+    feed(&recorder, 5, 30);
+    recorder.finish().unwrap();
+    let stats = recorder.stats();
+    assert_eq!((stats.misses, stats.bytes_sent), (0, 0));
+    assert!(events.segments().iter().all(|s| s.new_bytes == 0));
+
+    let played = vault.play(&alice);
+    assert_eq!(played.of(0), (0..30).map(content).collect::<Vec<_>>());
+    assert_eq!(played.of(1).len(), 30);
+    assert!(played.summary.closed);
+    assert_eq!(played.summary.duration, 30 * SECOND);
+    assert_eq!(played.summary.tracks, ["video/x-h264", "audio/mpeg"]);
+    assert!(played.chunks.iter().all(|c| match &c.chunk.envelope {
+        Envelope::Inline(bytes) => bytes.len() <= 1024,
+        Envelope::Stored(stored) => stored.len > 1024,
+    }));
+    assert_eq!(
+        vault.play(&bob).of(0),
+        (5..30).map(content).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn a_restarted_recorder_goes_on_behind_what_is_there() {
+    let vault = Vault::start();
+    let owner = vault.owner();
+    for round in 0..3 {
+        let (recorder, _) = vault.record(&owner, |_| ());
+        feed(&recorder, round * 15, round * 15 + 15);
+        recorder.finish().unwrap();
+    }
+    let played = vault.play(&owner);
+    assert_eq!(played.of(0), (0..45).map(content).collect::<Vec<_>>());
+    let starts: Vec<_> = played.heads.iter().map(|h| h.start / SECOND).collect();
+    assert_eq!(starts, [0, 10, 15, 25, 30, 40]);
+}
+
+#[test]
+fn two_recorders_of_one_recording_number_around_each_other() {
+    let vault = Vault::start();
+    let owner = vault.owner();
+    let (a, _) = vault.record(&owner, |_| ());
+    let (b, _) = vault.record(&owner, |_| ());
+    feed(&a, 0, 25);
+    feed(&b, 100, 125);
+    let other = std::thread::spawn(move || b.finish());
+    a.finish().unwrap();
+    other.join().unwrap().unwrap();
+    let mut all = vault.play(&owner).of(0);
+    all.sort();
+    let mut wanted: Vec<_> = (0..25).chain(100..125).map(content).collect();
+    wanted.sort();
+    assert_eq!(all, wanted);
+}
+
+#[test]
+fn an_unknown_identity_is_refused_at_once() {
+    let vault = Vault::start();
+    let stranger = identity();
+    let error = Recorder::open(vault.config(&stranger), Box::new(|_| ())).unwrap_err();
+    assert!(error.to_string().contains("enroll"), "{error}");
+}
+
+#[test]
+fn a_server_that_was_away_gets_everything_in_order() {
+    let mut vault = Vault::start();
+    let owner = vault.owner();
+    let (recorder, events) = vault.record(&owner, |_| ());
+    feed(&recorder, 0, 12);
+    events.wait("a segment", |e| matches!(e, Event::Segment(_)));
+    vault.stop();
+    feed(&recorder, 12, 31);
+    events.wait("offline", |e| matches!(e, Event::Offline(_)));
+    std::thread::sleep(Duration::from_secs(3));
+    vault.restart();
+    feed(&recorder, 31, 40);
+    recorder.finish().unwrap();
+    events.wait("online", |e| matches!(e, Event::Online));
+    assert!(recorder.stats().retries["network"] > 0);
+    assert_eq!(recorder.stats().dropped, 0);
+    assert_eq!(
+        vault.play(&owner).of(0),
+        (0..40).map(content).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn a_spool_survives_its_recorder_and_is_drained_by_the_next() {
+    let mut vault = Vault::start();
+    let owner = vault.owner();
+    let dir = tempfile::tempdir().unwrap();
+    let spooled = |c: &mut gstcamvault::client::recorder::Config| {
+        c.spool_dir = Some(dir.path().to_owned());
+    };
+    let (recorder, events) = vault.record(&owner, spooled);
+    feed(&recorder, 0, 15);
+    events.wait("a segment", |e| matches!(e, Event::Segment(_)));
+    vault.stop();
+    feed(&recorder, 15, 30);
+    events.wait("offline", |e| matches!(e, Event::Offline(_)));
+    drop(recorder);
+    assert!(events.none(|e| matches!(e, Event::Failed(_))));
+
+    // Still away: what comes is put behind.
+    let (recorder, _) = vault.record(&owner, spooled);
+    feed(&recorder, 30, 45);
+    recorder.finish().unwrap();
+    assert!(recorder.stats().spool_bytes > 0);
+    drop(recorder);
+    let files: Vec<_> = walk(dir.path());
+    assert!(
+        files
+            .iter()
+            .any(|f| f.extension().is_some_and(|e| e == "spool"))
+    );
+    for file in &files {
+        let bytes = std::fs::read(file).unwrap();
+        assert!(
+            !bytes
+                .windows(16)
+                .any(|w| content(20).windows(16).next() == Some(w))
+        );
+    }
+
+    vault.restart();
+    let (recorder, _) = vault.record(&owner, spooled);
+    feed(&recorder, 45, 60);
+    recorder.finish().unwrap();
+    assert_eq!(recorder.stats().spool_bytes, 0);
+    drop(recorder);
+    assert_eq!(
+        vault.play(&owner).of(0),
+        (0..60).map(content).collect::<Vec<_>>()
+    );
+    assert!(
+        walk(dir.path())
+            .iter()
+            .all(|f| f.extension().is_none_or(|e| e != "spool"))
+    );
+}
+
+#[test]
+fn a_running_recorder_spools_and_drains_by_itself() {
+    let mut vault = Vault::start();
+    let owner = vault.owner();
+    let dir = tempfile::tempdir().unwrap();
+    let (recorder, events) = vault.record(&owner, |c| {
+        c.spool_dir = Some(dir.path().to_owned());
+        c.max_size_bytes = 40 * CHUNK as u64;
+    });
+    feed(&recorder, 0, 15);
+    events.wait("a segment", |e| matches!(e, Event::Segment(_)));
+    vault.stop();
+    for n in 15..200 {
+        push(&recorder, video(n));
+    }
+    assert!(recorder.stats().spool_bytes > 0);
+    vault.restart();
+    for n in 200..250 {
+        push(&recorder, video(n));
+    }
+    recorder.finish().unwrap();
+    assert_eq!(
+        (recorder.stats().spool_bytes, recorder.stats().dropped),
+        (0, 0)
+    );
+    assert_eq!(
+        vault.play(&owner).of(0),
+        (0..250).map(content).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn a_damaged_spool_file_is_set_aside() {
+    let mut vault = Vault::start();
+    let owner = vault.owner();
+    let dir = tempfile::tempdir().unwrap();
+    vault.stop();
+    let spooled = |c: &mut gstcamvault::client::recorder::Config| {
+        c.spool_dir = Some(dir.path().to_owned());
+    };
+    for round in 0..2 {
+        let (recorder, _) = vault.record(&owner, spooled);
+        feed(&recorder, round * 5, round * 5 + 5);
+        recorder.finish().unwrap();
+    }
+    let mut files = walk(dir.path());
+    files.retain(|f| f.extension().is_some_and(|e| e == "spool"));
+    files.sort();
+    assert_eq!(files.len(), 2);
+    let mut bytes = std::fs::read(&files[0]).unwrap();
+    bytes.truncate(bytes.len() / 2);
+    std::fs::write(&files[0], bytes).unwrap();
+    vault.restart();
+    let (recorder, events) = vault.record(&owner, spooled);
+    recorder.finish().unwrap();
+    events.wait(
+        "a warning",
+        |e| matches!(e, Event::Warning(w) if w.contains("damaged")),
+    );
+    assert_eq!(
+        vault.play(&owner).of(0),
+        (5..10).map(content).collect::<Vec<_>>()
+    );
+    assert!(
+        walk(dir.path())
+            .iter()
+            .any(|f| f.extension().is_some_and(|e| e == "bad"))
+    );
+}
+
+#[test]
+fn without_room_chunks_come_back_and_drops_are_counted() {
+    let mut vault = Vault::start();
+    let owner = vault.owner();
+    let dir = tempfile::tempdir().unwrap();
+    vault.stop();
+    let (recorder, events) = vault.record(&owner, |c| {
+        c.spool_dir = Some(dir.path().to_owned());
+        c.spool_max_bytes = 20 * CHUNK as u64;
+        c.max_size_bytes = 10 * CHUNK as u64;
+    });
+    let (mut accepted, mut dropped) = (Vec::new(), 0);
+    let began = Instant::now();
+    for n in 0..60 {
+        match recorder.push(video(n)) {
+            Push::Accepted => accepted.push(content(n)),
+            Push::Full(chunk) => {
+                recorder.dropped(1, chunk.content.len() as u64);
+                dropped += 1;
+            }
+            Push::Closed => panic!("closed"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(
+        began.elapsed() < Duration::from_secs(10),
+        "push never waits"
+    );
+    assert!(
+        dropped > 20 && accepted.len() >= 10,
+        "{dropped} {}",
+        accepted.len()
+    );
+    assert_eq!(recorder.stats().dropped, dropped);
+    events.wait("dropped", |e| matches!(e, Event::Dropped { .. }));
+    assert_eq!(events.count(|e| matches!(e, Event::Dropped { .. })), 1);
+    vault.restart();
+    recorder.finish().unwrap();
+    drop(recorder);
+    assert_eq!(vault.play(&owner).of(0), accepted);
+}
+
+#[test]
+fn finishing_without_spool_gives_up_and_says_what_is_lost() {
+    let mut vault = Vault::start();
+    let owner = vault.owner();
+    vault.stop();
+    let (recorder, _) = vault.record(&owner, |_| ());
+    recorder.set_finish_timeout(Duration::from_secs(1));
+    feed(&recorder, 0, 5);
+    let error = recorder.finish().unwrap_err().to_string();
+    assert!(error.contains("5 chunks"), "{error}");
+    assert!(matches!(recorder.push(video(9)), Push::Closed));
+}
+
+#[test]
+fn bulk_input_waits_for_room() {
+    let vault = Vault::start();
+    let owner = vault.owner();
+    let (recorder, _) = vault.record(&owner, |c| c.max_size_bytes = 8 * CHUNK as u64);
+    recorder.set_live(false);
+    let never = AtomicBool::new(false);
+    for n in 0..100 {
+        let mut chunk = video(n);
+        while let Push::Full(back) = recorder.push(chunk) {
+            assert!(recorder.wait_room(&never));
+            chunk = *back;
+        }
+    }
+    recorder.finish().unwrap();
+    assert_eq!(
+        vault.play(&owner).of(0),
+        (0..100).map(content).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn tracks_that_are_behind_fall_into_their_segment() {
+    let vault = Vault::start();
+    let owner = vault.owner();
+    let (recorder, _) = vault.record(&owner, |_| ());
+    feed(&recorder, 0, 12);
+    for n in 0..12 {
+        push(&recorder, audio(n));
+    }
+    feed(&recorder, 12, 14);
+    recorder.finish().unwrap();
+    let played = vault.play(&owner);
+    let first: Vec<_> = played.chunks.iter().filter(|c| c.seq == 0).collect();
+    assert_eq!(first.iter().filter(|c| c.track == 1).count(), 10);
+    assert_eq!(first.iter().filter(|c| c.track == 0).count(), 10);
+}
+
+#[test]
+fn loss_that_shows_late_marks_the_group_before() {
+    let vault = Vault::start();
+    let owner = vault.owner();
+    let (recorder, _) = vault.record(&owner, |_| ());
+    feed(&recorder, 0, 5);
+    let mut chunk = video(5);
+    chunk.prev_suspect = true;
+    push(&recorder, chunk);
+    recorder.finish().unwrap();
+    let suspect: Vec<_> = vault
+        .play(&owner)
+        .chunks
+        .iter()
+        .map(|c| c.chunk.suspect)
+        .collect();
+    assert_eq!(suspect, [false, false, false, false, true, false]);
+}
+
+#[test]
+fn a_garbage_copy_is_found_and_another_added() {
+    let vault = Vault::start();
+    let (mallory, owner) = (vault.owner(), vault.owner());
+    vault.poison(&mallory, &video(0), Poison::Blob);
+    vault.poison(&mallory, &video(1), Poison::C3);
+    let (recorder, _) = vault.record(&owner, |_| ());
+    feed(&recorder, 0, 3);
+    recorder.finish().unwrap();
+    let stats = recorder.stats();
+    assert_eq!((stats.poisoned, stats.misses, stats.hits), (2, 3, 0));
+    assert_eq!(
+        vault.play(&owner).of(0),
+        (0..3).map(content).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn the_papers_check_does_not_find_a_garbage_blob() {
+    let vault = Vault::start();
+    let (mallory, owner) = (vault.owner(), vault.owner());
+    vault.poison(&mallory, &video(1), Poison::Blob);
+    let (recorder, _) = vault.record(&owner, |c| c.verify = Verify::Tag);
+    push(&recorder, video(1));
+    recorder.finish().unwrap();
+    assert_eq!((recorder.stats().poisoned, recorder.stats().hits), (0, 1));
+}
+
+#[test]
+fn wrong_answers_are_tried_again() {
+    let vault = Vault::start();
+    let owner = vault.owner();
+    let liar = Liar::before(&vault);
+    let mut config = vault.config(&owner);
+    config.url.authority = liar.authority();
+    let (recorder, _) = open(config);
+    feed(&recorder, 0, 15);
+    recorder.finish().unwrap();
+    let retries = recorder.stats().retries;
+    assert!(
+        retries["answer"] >= 3 && retries["busy"] >= 1,
+        "{retries:?}"
+    );
+    assert_eq!(
+        vault.play(&owner).of(0),
+        (0..15).map(content).collect::<Vec<_>>()
+    );
+}
