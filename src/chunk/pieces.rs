@@ -154,6 +154,12 @@ impl<T: Clone> Chunker<T> {
         }
     }
 
+    /// Ends the piece at hand before its time, because what follows is described otherwise (other
+    /// caps, another time segment). The group of pictures goes on.
+    pub fn flush(&mut self, out: &mut Vec<Piece<T>>) {
+        self.cut(out);
+    }
+
     /// What was dropped so far.
     pub fn dropped(&self) -> Dropped {
         self.dropped

@@ -6,6 +6,7 @@ mod error;
 pub mod reader;
 pub mod recorder;
 mod spool;
+pub mod transport;
 mod uploader;
 pub mod vault;
 

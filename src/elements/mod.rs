@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The GStreamer elements.
 
+pub mod dedupsink;
 pub mod dedupsrc;
+pub mod rcededuppay;
 pub mod support;
 
 use gst::glib;
 
 /// Registers all elements and what they share with `plugin`.
 pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+    support::carrier::register();
+    rcededuppay::register(plugin)?;
+    dedupsink::register(plugin)?;
     dedupsrc::register(plugin)
 }

@@ -8,6 +8,7 @@
 //! | names | `names` | HMAC-SHA-256 key; recording ids |
 //! | recordings | `recordings` | HMAC-SHA-256 key; one AES-256-GCM key per recording |
 //! | spool | `spool` | AES-256-GCM key of chunks that wait on the recorder's disk |
+//! | transport | `transport` | AES-256-GCM key of chunks on their way between the owner's processes |
 
 use crate::mac::hmac;
 use base64::Engine as _;
@@ -191,6 +192,11 @@ impl Identity {
     /// The key of this identity's spools.
     pub fn spool_key(&self) -> AeadKey {
         AeadKey::new(*self.secret.derive("spool"))
+    }
+
+    /// The key of chunks on their way between processes of this identity.
+    pub fn transport_key(&self) -> AeadKey {
+        AeadKey::new(*self.secret.derive("transport"))
     }
 }
 

@@ -41,6 +41,7 @@ pub struct Config {
 }
 
 /// One chunk of a track, as `rcededuppay` cut it.
+#[derive(Clone)]
 pub struct StreamChunk {
     /// Number of the track.
     pub track: u32,

@@ -2,3 +2,7 @@
 //! What the elements share.
 
 pub mod cancel;
+pub mod carrier;
+pub mod clock;
+pub mod files;
+pub mod media;

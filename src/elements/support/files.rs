@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Keys that elements read from files, with errors for the bus.
+
+use crate::identity::Identity;
+use crate::rce::DomainSecret;
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use zeroize::Zeroizing;
+
+/// Environment variable that names the identity file where no property does.
+pub const IDENTITY_ENV: &str = "CAMVAULT_IDENTITY";
+
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// Longest domain secret file: 64 hexadecimal digits and some white space.
+const MAX_SECRET_FILE: usize = 128;
+
+/// Loads the identity of the property `identity`, or of [`IDENTITY_ENV`].
+pub fn identity(property: Option<&str>) -> Result<Arc<Identity>, gst::ErrorMessage> {
+    let path = property
+        .filter(|path| !path.is_empty())
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os(IDENTITY_ENV).map(PathBuf::from))
+        .ok_or_else(|| {
+            gst::error_msg!(
+                gst::ResourceError::NotFound,
+                (
+                    "No identity: set the property identity or {IDENTITY_ENV} to a file that `camvault keygen --out FILE` made"
+                )
+            )
+        })?;
+    Identity::load(&path)
+        .map(Arc::new)
+        .map_err(|e| gst::error_msg!(gst::ResourceError::OpenRead, ("{e}")))
+}
+
+/// Loads a domain secret: 32 bytes as they are, in hexadecimal or in base64.
+pub fn domain_secret(path: &Path) -> Result<DomainSecret, gst::ErrorMessage> {
+    let bytes = std::fs::read(path).map(Zeroizing::new).map_err(|e| {
+        gst::error_msg!(
+            gst::ResourceError::OpenRead,
+            ("domain-secret-file {}: {e}", path.display())
+        )
+    })?;
+    parse_secret(&bytes).ok_or_else(|| {
+        gst::error_msg!(
+            gst::ResourceError::Read,
+            (
+                "domain-secret-file {}: expected 32 bytes, raw, in hexadecimal or in base64",
+                path.display()
+            )
+        )
+    })
+}
+
+fn parse_secret(bytes: &[u8]) -> Option<DomainSecret> {
+    if let Ok(raw) = <[u8; 32]>::try_from(bytes) {
+        return Some(DomainSecret::from_bytes(raw));
+    }
+    let text = std::str::from_utf8(bytes).ok()?.trim();
+    if text.len() > MAX_SECRET_FILE {
+        return None;
+    }
+    let decoded = Zeroizing::new(match text.len() {
+        64 => (0..32)
+            .map(|i| u8::from_str_radix(text.get(2 * i..2 * i + 2)?, 16).ok())
+            .collect::<Option<Vec<u8>>>()?,
+        _ => BASE64.decode(text).ok()?,
+    });
+    <[u8; 32]>::try_from(decoded.as_slice())
+        .ok()
+        .map(DomainSecret::from_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rce::ChunkId;
+
+    #[test]
+    fn secrets_in_every_form_are_the_same() {
+        let raw: [u8; 32] = std::array::from_fn(|i| i as u8);
+        let hex: String = raw.iter().map(|b| format!("{b:02x}")).collect();
+        let base64 = BASE64.encode(raw);
+        let tag = |bytes: &[u8]| *ChunkId::of(b"x", parse_secret(bytes).as_ref()).tag();
+        for form in [
+            format!("{hex}\n"),
+            format!(" {base64}\n"),
+            base64.replace('=', ""),
+        ] {
+            assert_eq!(tag(form.as_bytes()), tag(&raw), "{form}");
+        }
+        for wrong in [
+            "",
+            "00",
+            "é".repeat(32).as_str(),
+            hex.replace('0', "g").as_str(),
+        ] {
+            assert!(parse_secret(wrong.as_bytes()).is_none(), "{wrong}");
+        }
+    }
+}
