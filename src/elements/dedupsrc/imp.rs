@@ -13,8 +13,8 @@
 //! A pad `src_%u` is added for every track. Seconds in `from`, `to`, positions and seeks are
 //! recording time: from 0 at the recording's start, without the pauses between its sessions.
 
-// Locks are taken in this order: control, the task's own, stream, shared. None but the first
-// three is held while something is pushed, waited for or posted.
+// Locks are taken in this order: control, the task's own, stream, stopping, shared. None but the
+// first three is held while something is pushed, waited for or posted.
 
 use super::settings::{DEFAULT_FOLLOW, IDENTITY_VARIABLE, Settings, Target};
 use super::stream::{Stop, Stream};
@@ -26,7 +26,6 @@ use gst::ClockTime;
 use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
@@ -81,7 +80,8 @@ pub struct DedupSrc {
     stream: Mutex<Option<Stream>>,
     pub(super) shared: Mutex<Shared>,
     pub(super) canceller: Canceller,
-    stopping: AtomicBool,
+    /// The task is about to be stopped, and must not pause itself any more.
+    stopping: Mutex<bool>,
 }
 
 /// State behind these locks is consistent between any two statements, so a panic leaves it usable.
@@ -121,7 +121,7 @@ impl DedupSrc {
     }
 
     fn start(&self) {
-        self.stopping.store(false, Ordering::SeqCst);
+        *lock(&self.stopping) = false;
         self.canceller.reset();
         *lock(&self.stream) = Some(Stream::new());
         *lock(&self.shared) = Shared {
@@ -147,20 +147,27 @@ impl DedupSrc {
     fn turn(&self, task: &gst::Task) {
         let mut stream = lock(&self.stream);
         let Some(stream) = stream.as_mut() else {
-            let _ = task.pause();
+            self.pause(task);
             return;
         };
         // A panic was posted as an error by then.
         let failed = || Err(Stop::Flow(gst::FlowError::Flushing));
         if let Err(stop) = self.catch_panic(failed, |imp| stream.step(imp)) {
-            let _ = task.pause();
+            self.pause(task);
             stream.end(self, stop);
         }
     }
 
+    /// Pauses the task from within, or stops it if that is under way: pausing after a stop would
+    /// undo it.
+    fn pause(&self, task: &gst::Task) {
+        let stopping = lock(&self.stopping);
+        let _ = if *stopping { task.stop() } else { task.pause() };
+    }
+
     /// Nothing waits any longer.
     fn interrupt(&self) {
-        self.stopping.store(true, Ordering::SeqCst);
+        *lock(&self.stopping) = true;
         self.canceller.cancel();
     }
 
@@ -225,7 +232,7 @@ impl DedupSrc {
         self.canceller.cancel();
         let _ = started.task.pause();
         let quiet = started.lock.lock();
-        if !self.stopping.load(Ordering::SeqCst) {
+        if !*lock(&self.stopping) {
             self.canceller.reset();
         }
         if flush {

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 //! A vault in memory with one recording, to be read over HTTP or directly, that can lie and fail.
 
+mod http;
+
+pub(crate) use http::serve;
+
 use super::Origin;
 use crate::chunk::{AccessUnit, Chunker, Codec, Config};
 use crate::client::Error;
