@@ -26,12 +26,7 @@ pub async fn ask(
     let seal = header(&parts.headers, INTERNAL_HEADER)?;
     let body = body::read(&parts.headers, body, BODY_BYTES, app.config.pace).await?;
     let sealed = app.link.check_internal(seal, &body);
-    let wrong = || {
-        Refusal::new(
-            Code::Signature,
-            "the two servers do not share a link secret",
-        )
-    };
+    let wrong = || Refusal::new(Code::Signature, "the two servers do not share a link secret");
     let (created, nonce) = sealed.ok_or_else(wrong)?;
     app.fresh_internal(created, nonce)?;
     let upkeep = app.storage()?.store.clone();

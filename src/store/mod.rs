@@ -155,12 +155,8 @@ pub trait Metadata: Send + Sync {
 
     /// Joins or adds variants, see [`Outcome`]. A blob that arrived and is not needed goes to the
     /// trash. Held until `now` + [`HOLD_MS`] (up to an hour longer) or a commit.
-    async fn register(
-        &self,
-        owner: Leaf,
-        items: Vec<Item>,
-        now: u64,
-    ) -> Result<Vec<Outcome>, Error>;
+    async fn register(&self, owner: Leaf, items: Vec<Item>, now: u64)
+    -> Result<Vec<Outcome>, Error>;
 
     /// Adds a segment, see [`Committed`].
     async fn commit(

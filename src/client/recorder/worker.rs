@@ -46,7 +46,7 @@ pub(super) struct Worker {
     window: VecDeque<Slot>,
     next_slot: u64,
     segmenter: Segmenter,
-    ready: VecDeque<Ready>,
+    ready: VecDeque<Box<Ready>>,
     tasks: JoinSet<Done>,
     stop: watch::Sender<bool>,
     link: Link,
@@ -68,7 +68,7 @@ struct Slot {
 /// A complete segment on its way.
 struct Ready {
     segment: Segment,
-    sealed: Option<Sealed>,
+    sealed: Option<Box<Sealed>>,
     /// It was sent, perhaps without an answer.
     sent: bool,
     renumbered: u32,
@@ -79,8 +79,12 @@ enum Done {
     Hello(Box<Committer>, Result<(), Error>),
     Pending(Box<Committer>, Result<bool, Error>),
     Stored(u64, Vec<Item>, Result<(), Error>),
-    Sealed(Box<Committer>, Ready, Result<Sealed, Error>),
-    Sent(Box<Committer>, Ready, Result<Option<SegmentReport>, Error>),
+    Sealed(Box<Committer>, Box<Ready>, Result<Box<Sealed>, Error>),
+    Sent(
+        Box<Committer>,
+        Box<Ready>,
+        Result<Option<SegmentReport>, Error>,
+    ),
 }
 
 impl Worker {
@@ -132,17 +136,14 @@ impl Worker {
             let hello = matches!(done, Ok(Done::Hello(..)));
             self.take(done);
             if let Some(first) = first.take_if(|_| hello) {
-                if let Some(error) = self.failed.take() {
-                    let reason = error.to_string();
-                    // The opener gets the error itself; whoever comes later, its words.
-                    if let Err(unheard) = first.send(Err(error)) {
-                        let Ok(()) = unheard.0.map_err(|e| self.failed = Some(e)) else {
-                            continue;
-                        };
-                    }
-                    break Err(self.shared.queue().not_stored(reason));
+                match self.failed.take() {
+                    None => drop(first.send(Ok(()))),
+                    Some(error) => match first.send(Err(error)) {
+                        Ok(()) => break Ok(()),
+                        // The opener no longer waits.
+                        Err(unheard) => self.failed = unheard.0.err(),
+                    },
                 }
-                let _ = first.send(Ok(()));
             }
         };
         self.tasks.abort_all();
@@ -436,7 +437,7 @@ impl Worker {
         let Some(sealed) = ready.sealed.take() else {
             self.spawn(async move |stop| {
                 let sealed = stop_or(stop, committer.seal(&ready.segment, closed)).await;
-                Done::Sealed(committer, ready, sealed)
+                Done::Sealed(committer, ready, sealed.map(Box::new))
             });
             return;
         };
@@ -526,7 +527,7 @@ impl Worker {
         }
     }
 
-    fn take_sent(&mut self, mut ready: Ready, result: Result<Option<SegmentReport>, Error>) {
+    fn take_sent(&mut self, mut ready: Box<Ready>, result: Result<Option<SegmentReport>, Error>) {
         if let Err(error @ Error::NotHeld { .. }) = result {
             // Its content is gone from here. The hold is 48 hours, so this is rare enough not to
             // keep every chunk until its segment is committed.
@@ -686,13 +687,13 @@ impl Slot {
 }
 
 impl Ready {
-    fn new(segment: Segment) -> Self {
-        Self {
+    fn new(segment: Segment) -> Box<Self> {
+        Box::new(Self {
             segment,
             sealed: None,
             sent: false,
             renumbered: 0,
-        }
+        })
     }
 
     /// Where its chunks lie in the spool.

@@ -271,8 +271,10 @@ impl Metadata for Embedded {
     }
 
     async fn claim_orphans(&self, blobs: Vec<Hash>) -> Result<Vec<Hash>, Error> {
-        self.write(Needs::Reserve, move |tx, _| trash::claim_orphans(tx, blobs))
-            .await
+        self.write(Needs::Reserve, move |tx, _| {
+            trash::claim_orphans(tx, blobs)
+        })
+        .await
     }
 
     async fn deleted(&self, blobs: Vec<Hash>, at: u64) -> Result<(), Error> {
