@@ -12,7 +12,9 @@ use super::tokens::{Link, PutCounts};
 use super::{internal, metadata, ops, recordings, storage};
 use crate::ownership::{Leaf, Tree};
 use crate::protocol::{self, Code, signature::content_digest};
-use crate::store::{Blobs, Directory, Embedded, Error as StoreError, Hash, Metadata, Remote, Room, Upkeep, now_ms};
+use crate::store::{
+    Blobs, Directory, Embedded, Error as StoreError, Hash, Metadata, Remote, Room, Upkeep, now_ms,
+};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -91,7 +93,10 @@ pub struct Caller {
 
 impl App {
     /// Opens the stores. Returns for how long to wait before the first request is taken.
-    pub fn open(config: Config, open_enrolment: bool) -> Result<(Arc<Self>, Duration), super::Error> {
+    pub fn open(
+        config: Config,
+        open_enrolment: bool,
+    ) -> Result<(Arc<Self>, Duration), super::Error> {
         let fresh_data = !config.data.join("secrets").exists();
         let dir = secrets::prepare(&config.data)?;
         let make = |name: &str| secrets::read_or_make(&dir.join(name));
@@ -166,7 +171,10 @@ impl App {
                 .route("/v1/register", post(metadata::register))
                 .route("/v1/open", post(metadata::open))
                 .route("/v1/recordings", get(recordings::list))
-                .route("/v1/recordings/{id}", get(recordings::one).delete(recordings::forget))
+                .route(
+                    "/v1/recordings/{id}",
+                    get(recordings::one).delete(recordings::forget),
+                )
                 .route(
                     "/v1/recordings/{id}/segments/{seq}",
                     get(recordings::segment).put(recordings::commit),
@@ -191,12 +199,16 @@ impl App {
 
     /// The metadata role; its routes exist only where it does.
     pub fn metadata(&self) -> Result<&MetadataRole, Refusal> {
-        self.metadata.as_ref().ok_or_else(|| Refusal::not_found("path"))
+        self.metadata
+            .as_ref()
+            .ok_or_else(|| Refusal::not_found("path"))
     }
 
     /// The storage role, likewise.
     pub fn storage(&self) -> Result<&StorageRole, Refusal> {
-        self.storage.as_ref().ok_or_else(|| Refusal::not_found("path"))
+        self.storage
+            .as_ref()
+            .ok_or_else(|| Refusal::not_found("path"))
     }
 
     /// Who signed a request whose body has not been read.
@@ -291,13 +303,21 @@ pub fn parse<T: for<'b> minicbor::Decode<'b, ()>>(bytes: &[u8]) -> Result<T, Ref
 
 fn remote(url: &str, config: &Config, secrets: &std::path::Path) -> Result<Remote, super::Error> {
     let base = protocol::vault_base(url).map_err(|e| super::Error::StorageUrl(e.to_string()))?;
-    let path = config.link_secret.clone().unwrap_or_else(|| secrets.join("link"));
+    let path = config
+        .link_secret
+        .clone()
+        .unwrap_or_else(|| secrets.join("link"));
     let link = Link::new(&*secrets::read(&path)?);
     let seal = move |body: &[u8], created: u64| {
-        let sealed = link.seal_internal(body, created).ok_or(StoreError::Random)?;
+        let sealed = link
+            .seal_internal(body, created)
+            .ok_or(StoreError::Random)?;
         Ok((super::tokens::INTERNAL_HEADER, sealed))
     };
-    Ok(Remote::new(format!("{base}{}", internal::PATH), Box::new(seal))?)
+    Ok(Remote::new(
+        format!("{base}{}", internal::PATH),
+        Box::new(seal),
+    )?)
 }
 
 /// Around every request: how many at once, and the numbers.
@@ -313,7 +333,8 @@ async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Re
     };
     app.metrics.in_flight.dec();
     let status = response.status().as_u16();
-    app.metrics.answered(method.as_str(), &path, status, began.elapsed());
+    app.metrics
+        .answered(method.as_str(), &path, status, began.elapsed());
     response
 }
 

@@ -80,11 +80,17 @@ impl Freshness {
             seen.since = Instant::now();
         }
         if seen.now.len() >= MAX_NONCES {
-            return Err(Refusal::new(Code::Busy, "too many requests: try again later"));
+            return Err(Refusal::new(
+                Code::Busy,
+                "too many requests: try again later",
+            ));
         }
         match !seen.before.contains(&id) && seen.now.insert(id) {
             true => Ok(()),
-            false => Err(Refusal::new(Code::Replay, "this request was sent before: sign again")),
+            false => Err(Refusal::new(
+                Code::Replay,
+                "this request was sent before: sign again",
+            )),
         }
     }
 }
@@ -95,7 +101,9 @@ pub fn header<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str, Refusal
     let value = all.next().and_then(|v| v.to_str().ok());
     match (value, all.next()) {
         (Some(value), None) => Ok(value),
-        _ => Err(Refusal::malformed(format!("the header {name} must be there once"))),
+        _ => Err(Refusal::malformed(format!(
+            "the header {name} must be there once"
+        ))),
     }
 }
 
@@ -122,7 +130,12 @@ pub fn signer(
         Binds::Blobs => BLOBS_HEADER,
     };
     let authority = header(&parts.headers, "host")?.to_ascii_lowercase();
-    let elsewhere = || Refusal::new(Code::Signature, "the request is addressed to another server");
+    let elsewhere = || {
+        Refusal::new(
+            Code::Signature,
+            "the request is addressed to another server",
+        )
+    };
     if !names.is_empty() && !names.contains(&authority) {
         return Err(elsewhere());
     }

@@ -61,7 +61,12 @@ pub async fn read_parts(
     let mut stream = body.into_data_stream();
     let mut read = 0;
     loop {
-        let slow = |_| Refusal::new(Code::Slow, "the request's body came too slowly: send it again");
+        let slow = |_| {
+            Refusal::new(
+                Code::Slow,
+                "the request's body came too slowly: send it again",
+            )
+        };
         match timeout_at(deadline, stream.next()).await.map_err(slow)? {
             None => return Ok(read),
             Some(Err(_)) => return Err(Refusal::malformed("the request's body ended early")),

@@ -43,7 +43,8 @@ pub struct Listening {
 
 /// Reads a certificate chain and its key.
 pub fn tls(cert: &Path, key: &Path) -> Result<TlsAcceptor, Error> {
-    let at = |path: &Path, e: &dyn std::fmt::Display| Error::Tls(format!("{}: {e}", path.display()));
+    let at =
+        |path: &Path, e: &dyn std::fmt::Display| Error::Tls(format!("{}: {e}", path.display()));
     let chain = CertificateDer::pem_file_iter(cert)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|e| at(cert, &e))?;
@@ -91,7 +92,10 @@ impl Listening {
             }
         }
         drop(self.listener);
-        if tokio::time::timeout(self.drain, graceful.shutdown()).await.is_err() {
+        if tokio::time::timeout(self.drain, graceful.shutdown())
+            .await
+            .is_err()
+        {
             eprintln!("camvault: some requests did not end in time and are broken off");
         }
     }
@@ -123,10 +127,12 @@ impl Connection {
 
     async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         let peer = Peer(self.peer);
-        let service = self.router.map_request(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(peer);
-            request.map(axum::body::Body::new)
-        });
+        let service = self
+            .router
+            .map_request(move |mut request: Request<Incoming>| {
+                request.extensions_mut().insert(peer);
+                request.map(axum::body::Body::new)
+            });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.header_timeout)

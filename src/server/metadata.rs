@@ -74,7 +74,10 @@ fn check_token(role: &MetadataRole, ask: &Enroll) -> Answer<()> {
 }
 
 /// `GET /v1/me`.
-pub async fn me(State(app): State<Arc<App>>, request: Request) -> Answer<impl IntoResponse + use<>> {
+pub async fn me(
+    State(app): State<Arc<App>>,
+    request: Request,
+) -> Answer<impl IntoResponse + use<>> {
     let (caller, _) = app.signed_empty(request).await?;
     let role = app.metadata()?;
     let owner = role.store.owner(caller.key).await?;
@@ -130,13 +133,16 @@ pub async fn lookup(
     check_quota(&app, &caller, 0).await?;
     let tags: Vec<_> = ask.chunks.iter().map(|wanted| *wanted.tag).collect();
     let found = role.store.lookup(caller.leaf, tags).await?;
-    let chunks = found.into_iter().zip(&ask.chunks).map(|(variants, wanted)| {
-        let wait_ms = match variants.is_empty() {
-            true => role.hints.missing(&wanted.tag, caller.leaf),
-            false => 0,
-        };
-        FoundChunk { variants, wait_ms }
-    });
+    let chunks = found
+        .into_iter()
+        .zip(&ask.chunks)
+        .map(|(variants, wanted)| {
+            let wait_ms = match variants.is_empty() {
+                true => role.hints.missing(&wanted.tag, caller.leaf),
+                false => 0,
+            };
+            FoundChunk { variants, wait_ms }
+        });
     let chunks = chunks.collect();
     let bytes = ask.chunks.iter().map(|wanted| u64::from(wanted.len)).sum();
     let put_token = app.link.put_token(&caller.key, bytes, now_s());
@@ -168,7 +174,10 @@ pub async fn register(
             .and_then(|r| app.link.check_receipt(&r, &c.d1, c.len, now)),
         refused: c.refused.iter().map(|d1| **d1).collect(),
     });
-    let chunks = role.store.register(caller.leaf, items.collect(), now).await?;
+    let chunks = role
+        .store
+        .register(caller.leaf, items.collect(), now)
+        .await?;
     for (tag, outcome) in tags.iter().zip(&chunks) {
         if matches!(outcome, Outcome::Added | Outcome::Joined) {
             role.hints.stored(tag);
@@ -188,7 +197,10 @@ pub async fn open(
     let via = match ask.shared {
         None => None,
         Some(shared) => {
-            let owner = role.store.shared(*shared.owner, *shared.id, caller.key).await?;
+            let owner = role
+                .store
+                .shared(*shared.owner, *shared.id, caller.key)
+                .await?;
             let owner = owner.ok_or_else(|| Refusal::not_found("recording"))?;
             Some(Via {
                 owner,

@@ -61,11 +61,23 @@ impl Default for Metrics {
         let collected = Counter::default();
         let in_flight = Gauge::default();
         registry.register("requests", "Requests answered", requests.clone());
-        registry.register("request_seconds", "Time until the answer began", seconds.clone());
-        registry.register("stored", "Totals of what is stored, as in /v1/stats", stats.clone());
+        registry.register(
+            "request_seconds",
+            "Time until the answer began",
+            seconds.clone(),
+        );
+        registry.register(
+            "stored",
+            "Totals of what is stored, as in /v1/stats",
+            stats.clone(),
+        );
         registry.register("blob_bytes_in", "Blob bytes stored", bytes_in.clone());
         registry.register("blob_bytes_out", "Blob bytes handed out", bytes_out.clone());
-        registry.register("blobs_collected", "Blobs without owners deleted", collected.clone());
+        registry.register(
+            "blobs_collected",
+            "Blobs without owners deleted",
+            collected.clone(),
+        );
         registry.register("requests_in_flight", "Requests in work", in_flight.clone());
         Self {
             registry,

@@ -37,9 +37,7 @@ pub async fn vault(State(app): State<Arc<App>>) -> impl IntoResponse {
 }
 
 /// `GET /v1/stats`.
-pub async fn stats(
-    State(app): State<Arc<App>>,
-) -> Result<impl IntoResponse + use<>, Refusal> {
+pub async fn stats(State(app): State<Arc<App>>) -> Result<impl IntoResponse + use<>, Refusal> {
     Ok(cbor(&app.metadata()?.store.stats().await?))
 }
 
@@ -58,14 +56,15 @@ pub async fn health(State(app): State<Arc<App>>) -> (StatusCode, String) {
     match tokio::time::timeout(Duration::from_secs(5), check).await {
         Ok(Ok(())) => (StatusCode::OK, "ok\n".into()),
         Ok(Err(error)) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
-        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the stores do not answer\n".into()),
+        Err(_) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the stores do not answer\n".into(),
+        ),
     }
 }
 
 /// `GET /metrics`.
-pub async fn metrics(
-    State(app): State<Arc<App>>,
-) -> Result<impl IntoResponse + use<>, Refusal> {
+pub async fn metrics(State(app): State<Arc<App>>) -> Result<impl IntoResponse + use<>, Refusal> {
     let stats = match &app.metadata {
         Some(role) => Some(role.store.stats().await?),
         None => None,
@@ -102,5 +101,7 @@ pub async fn scrub(
         }
     };
     let role = app.metadata()?;
-    Ok(cbor(&upkeep::scrub(&*role.store, &*role.upkeep, orphan_age).await?))
+    Ok(cbor(
+        &upkeep::scrub(&*role.store, &*role.upkeep, orphan_age).await?,
+    ))
 }

@@ -86,7 +86,9 @@ pub async fn one(
     let owner = whose(&app, &caller, query.owner, id).await?;
     let store = &app.metadata()?.store;
     let recording = store.recording(owner, id, query.from).await?;
-    Ok(cbor(&recording.ok_or_else(|| Refusal::not_found("recording"))?))
+    Ok(cbor(
+        &recording.ok_or_else(|| Refusal::not_found("recording"))?,
+    ))
 }
 
 /// `DELETE /v1/recordings/{id}`.
@@ -108,7 +110,9 @@ pub async fn segment(
     let (id, seq) = (id(&parts)?, seq(&parts)?);
     let owner = whose(&app, &caller, query(&parts)?.owner, id).await?;
     let manifest = app.metadata()?.store.segment(owner, id, seq).await?;
-    let manifest = manifest.ok_or_else(|| Refusal::not_found("segment"))?.into();
+    let manifest = manifest
+        .ok_or_else(|| Refusal::not_found("segment"))?
+        .into();
     Ok(cbor(&SegmentBody { manifest }))
 }
 

@@ -69,6 +69,7 @@ impl From<store::Error> for Refusal {
     fn from(error: store::Error) -> Self {
         match error {
             store::Error::Full => Self::new(Code::Full, format!("the server has {error}")),
+            store::Error::Again => Self::new(Code::Busy, error.to_string()),
             // What exactly failed is for the operator's eyes.
             error => {
                 eprintln!("camvault: {error}");

@@ -74,7 +74,9 @@ impl Cutter {
         while !part.is_empty() {
             self.settle()?;
             let Some((blob, left, hasher)) = &mut self.current else {
-                return Err(Refusal::malformed("the body is longer than its list of blobs"));
+                return Err(Refusal::malformed(
+                    "the body is longer than its list of blobs",
+                ));
             };
             let len = u32::try_from(part.len()).unwrap_or(u32::MAX).min(*left);
             let piece = part.split_to(len as usize);
@@ -89,7 +91,9 @@ impl Cutter {
         self.settle()?;
         match self.current {
             None => Ok(self.done),
-            Some(_) => Err(Refusal::malformed("the body is shorter than its list of blobs")),
+            Some(_) => Err(Refusal::malformed(
+                "the body is shorter than its list of blobs",
+            )),
         }
     }
 }
@@ -106,9 +110,16 @@ pub async fn put(
     let list = BlobList::decode(header(&parts.headers, BLOBS_HEADER)?.as_bytes());
     let list = list.ok_or_else(|| Refusal::malformed("the list of blobs is not understood"))?;
     if list.0.len() as u64 > limits.batch_items {
-        return Err(Refusal::too_large("the number of blobs", limits.batch_items));
+        return Err(Refusal::too_large(
+            "the number of blobs",
+            limits.batch_items,
+        ));
     }
-    if list.0.iter().any(|(_, len)| u64::from(*len) > limits.blob_bytes) {
+    if list
+        .0
+        .iter()
+        .any(|(_, len)| u64::from(*len) > limits.blob_bytes)
+    {
         return Err(Refusal::too_large("a blob", limits.blob_bytes));
     }
     let total = list.total();
@@ -153,13 +164,17 @@ pub async fn get(
     let _memory = app.memory(&parts, limits.body_bytes).await?;
     let ask: GetBlobs = parse(&app.body(&parts, body, limits.body_bytes).await?)?;
     if ask.blobs.len() as u64 > limits.batch_items {
-        return Err(Refusal::too_large("the number of blobs", limits.batch_items));
+        return Err(Refusal::too_large(
+            "the number of blobs",
+            limits.batch_items,
+        ));
     }
     let now = now_s();
     let (expires, link) = (ask.expires, &app.link);
-    let good = ask.blobs.iter().all(|blob| {
-        link.check_capability(&blob.capability, &blob.d1, &signer, expires, now)
-    });
+    let good = ask
+        .blobs
+        .iter()
+        .all(|blob| link.check_capability(&blob.capability, &blob.d1, &signer, expires, now));
     if !good {
         return Err(refused("capability"));
     }

@@ -79,7 +79,10 @@ impl Link {
         getrandom::fill(&mut id).ok()?;
         let expires = (now_s + TOKEN_S).to_be_bytes();
         // Twice: an answer may get lost and the upload be sent again.
-        let max = bytes.saturating_mul(2).saturating_add(1 << 16).to_be_bytes();
+        let max = bytes
+            .saturating_mul(2)
+            .saturating_add(1 << 16)
+            .to_be_bytes();
         let clear = [id.as_slice(), holder, &expires, &max].concat();
         let mac = mac(&self.put, &[&clear]);
         Some([clear.as_slice(), &mac].concat())
@@ -141,7 +144,10 @@ impl Link {
 
     fn internal_mac(&self, created: u64, nonce: &str, body: &[u8]) -> [u8; 32] {
         let hash = blake3::hash(body);
-        mac(&self.internal, &[&created.to_be_bytes(), hash.as_bytes(), nonce.as_bytes()])
+        mac(
+            &self.internal,
+            &[&created.to_be_bytes(), hash.as_bytes(), nonce.as_bytes()],
+        )
     }
 
     /// Value of [`INTERNAL_HEADER`] for a body.

@@ -51,10 +51,10 @@ fn side_by_side<T: Sync>(
             .chunks(share)
             .map(|items| scope.spawn(move || part(items)))
             .collect();
-        let results = threads.into_iter().map(|t| t.join());
-        results
-            .map(|r| r.unwrap_or_else(|_| Err(Error::Engine("a sync thread failed".into()))))
-            .collect()
+        let failed = |_| Err(Error::Engine("a sync thread failed".into()));
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().unwrap_or_else(failed))
     })
 }
 
@@ -287,5 +287,31 @@ impl Blobs for Directory {
         let d1 = *d1;
         let bytes = self.run(move |inner| inner.read(&d1)).await?;
         Ok(bytes.map(Bytes::from))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::conformance;
+
+    #[tokio::test]
+    async fn conforms() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Directory::open(dir.path(), Room::new(dir.path(), 0)).unwrap();
+        let harm = |d1: &Hash| fs::write(store.0.path(d1), b"garbage").unwrap();
+        conformance::blobs(&store, harm).await;
+    }
+
+    #[tokio::test]
+    async fn leftovers_go_at_the_start_and_a_full_disk_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let room = Room::new(dir.path(), u64::MAX);
+        let store = Directory::open(dir.path(), room.clone()).unwrap();
+        let refused = store.put(vec![conformance::blob(b"x")]).await;
+        assert!(matches!(refused, Err(Error::Full)));
+        fs::write(dir.path().join("tmp/0"), b"half a bl").unwrap();
+        Directory::open(dir.path(), room).unwrap();
+        assert_eq!(files(&dir.path().join("tmp")).unwrap(), []);
     }
 }

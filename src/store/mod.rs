@@ -5,6 +5,8 @@
 //! Every operation is one transaction: it happens whole or not at all, and what it returns is
 //! durable before it returns. Times are Unix milliseconds.
 
+#[cfg(test)]
+pub(crate) mod conformance;
 mod directory;
 mod embedded;
 mod record;
@@ -46,6 +48,9 @@ pub enum Error {
     /// The database failed.
     #[error("database: {0}")]
     Engine(String),
+    /// The database had to be closed and opened after a failure. Nothing was changed.
+    #[error("the database had to be opened again: try again")]
+    Again,
     /// Something stored does not have its form: run a scrub.
     #[error("stored {0} is not readable: run `camvault scrub`")]
     Corrupt(&'static str),
@@ -155,8 +160,12 @@ pub trait Metadata: Send + Sync {
 
     /// Joins or adds variants, see [`Outcome`]. A blob that arrived and is not needed goes to the
     /// trash. Held until `now` + [`HOLD_MS`] (up to an hour longer) or a commit.
-    async fn register(&self, owner: Leaf, items: Vec<Item>, now: u64)
-    -> Result<Vec<Outcome>, Error>;
+    async fn register(
+        &self,
+        owner: Leaf,
+        items: Vec<Item>,
+        now: u64,
+    ) -> Result<Vec<Outcome>, Error>;
 
     /// Adds a segment, see [`Committed`].
     async fn commit(

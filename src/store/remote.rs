@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! [`Upkeep`] of blobs that another process stores, over its internal endpoint.
 
-use super::{now_ms, BlobInfo, Error, Hash, Health, Upkeep};
+use super::{BlobInfo, Error, Hash, Health, Upkeep, now_ms};
 use crate::protocol::{self, Problem};
 use async_trait::async_trait;
 use minicbor::bytes::ByteArray;

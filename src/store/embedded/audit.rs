@@ -49,7 +49,9 @@ fn count_refs(tx: &Tx<'_>, stats: &mut Stats) -> Result<Refs, Error> {
     let end = vec![0xff; segment_key(0, &[0; 16], 0).len() + 1];
     for pair in tx.walk(Space::Segments, Vec::new(), end) {
         let (key, value) = pair?;
-        let (leaf, _) = key.split_first_chunk().ok_or(Error::Corrupt("segment key"))?;
+        let (leaf, _) = key
+            .split_first_chunk()
+            .ok_or(Error::Corrupt("segment key"))?;
         let segment: SegmentRecord = parse(&value)?;
         stats.segments += 1;
         stats.bytes_manifests += segment.manifest.len() as u64 + segment.head_len;

@@ -151,7 +151,11 @@ pub fn register(
         }
         let added = stored && record.creator == owner;
         hold(tx, tree, (tag, d1), record, owner, until)?;
-        return Ok(if added { Outcome::Added } else { Outcome::Joined });
+        return Ok(if added {
+            Outcome::Added
+        } else {
+            Outcome::Joined
+        });
     }
     let all = healthy(tx, tag)?;
     let first_of_tag = all.is_empty();

@@ -21,7 +21,7 @@ use crate::protocol::{
 };
 use async_trait::async_trait;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use tx::{Db, Tx};
 
 /// The embedded metadata store. Clones share one database.
@@ -86,11 +86,21 @@ async fn blocking<T: Send + 'static>(
 }
 
 impl Inner {
+    fn db(&self) -> RwLockReadGuard<'_, Option<Db>> {
+        self.db.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn writer(&self) -> MutexGuard<'_, ()> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn read<T>(&self, work: impl FnOnce(&Tx<'_>, &Tree) -> Result<T, Error>) -> Result<T, Error> {
-        let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
-        match &*db {
+        if self.db().is_none() {
+            self.open_again(&self.writer())?;
+        }
+        match &*self.db() {
             Some(db) => work(&Tx::new(db), &self.tree),
-            None => Err(Error::Full),
+            None => Err(Error::Again),
         }
     }
 
@@ -99,34 +109,33 @@ impl Inner {
         needs: Needs,
         work: impl FnOnce(&mut Tx<'_>, &Tree) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let writer = self.writer();
         if needs == Needs::Room {
             self.room.check(0)?;
         }
-        let outcome = {
-            let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
-            db.as_ref().map(|db| {
+        self.open_again(&writer)?;
+        let written = match &*self.db() {
+            None => return Err(Error::Again),
+            Some(db) => {
                 let mut tx = Tx::new(db);
                 let value = work(&mut tx, &self.tree)?;
-                Ok(tx.commit().map(|()| value))
-            })
-        };
-        match outcome {
-            Some(Ok(Ok(value))) => Ok(value),
-            Some(Err(error)) => Err(error),
-            // The write itself failed, or an earlier one and opening again after it.
-            Some(Ok(Err(error))) => self.reopen().and(Err(error)),
-            None => {
-                self.reopen()?;
-                Err(Error::Engine("was closed, is open again: try again".into()))
+                tx.commit().map(|()| value)
             }
+        };
+        if written.is_err() {
+            *self.db.write().unwrap_or_else(PoisonError::into_inner) = None;
+            self.open_again(&writer)?;
         }
+        written
     }
 
-    fn reopen(&self) -> Result<(), Error> {
-        let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
-        *db = None;
-        *db = Some(Db::open(&self.dir)?);
+    /// Opens the database if it is closed, which it is only after a write has failed.
+    fn open_again(&self, _writer: &MutexGuard<'_, ()>) -> Result<(), Error> {
+        if self.db().is_some() {
+            return Ok(());
+        }
+        let opened = Db::open(&self.dir)?;
+        *self.db.write().unwrap_or_else(PoisonError::into_inner) = Some(opened);
         Ok(())
     }
 }
@@ -271,10 +280,8 @@ impl Metadata for Embedded {
     }
 
     async fn claim_orphans(&self, blobs: Vec<Hash>) -> Result<Vec<Hash>, Error> {
-        self.write(Needs::Reserve, move |tx, _| {
-            trash::claim_orphans(tx, blobs)
-        })
-        .await
+        self.write(Needs::Reserve, move |tx, _| trash::claim_orphans(tx, blobs))
+            .await
     }
 
     async fn deleted(&self, blobs: Vec<Hash>, at: u64) -> Result<(), Error> {
@@ -306,5 +313,45 @@ impl Metadata for Embedded {
         let mut audit = self.write(Needs::Reserve, pass).await?;
         audit.mended += members.mended;
         Ok(audit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{conformance, record::VariantRecord};
+    use tx::Space;
+
+    fn open(dir: &Path) -> Embedded {
+        Embedded::open(dir, Tree::new(conformance::MASTER), Room::new(dir, 0)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn conforms() {
+        let dir = tempfile::tempdir().unwrap();
+        conformance::metadata(&open(dir.path())).await;
+    }
+
+    #[tokio::test]
+    async fn wrong_counts_are_mended_and_everything_is_there_after_opening_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        conformance::metadata(&store).await;
+        let right = store.stats().await.unwrap();
+        let spoil = |tx: &mut Tx<'_>, _: &Tree| {
+            for (key, value) in tx.prefix(Space::Variants, &[])? {
+                let mut record: VariantRecord = tx::parse(&value)?;
+                record.members.values_mut().for_each(|m| m.refs += 3);
+                tx.put(Space::Variants, key, &record);
+            }
+            tx.put(Space::Owners, owners::usage_of(0), &77u64);
+            tx.count(|t| t.stats.chunks = 9)
+        };
+        store.write(Needs::Room, spoil).await.unwrap();
+        drop(store);
+        let store = open(dir.path());
+        assert!(store.audit(0).await.unwrap().mended > 10);
+        assert_eq!(store.audit(0).await.unwrap().mended, 0);
+        assert_eq!(store.stats().await.unwrap(), right);
     }
 }

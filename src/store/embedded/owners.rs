@@ -31,7 +31,9 @@ pub fn usage(tx: &Tx<'_>, leaf: Leaf) -> Result<u64, Error> {
 /// Changes what is charged to an owner.
 pub fn charge(tx: &mut Tx<'_>, leaf: Leaf, before: u64, after: u64) -> Result<(), Error> {
     if before != after {
-        let bytes = usage(tx, leaf)?.saturating_sub(before).saturating_add(after);
+        let bytes = usage(tx, leaf)?
+            .saturating_sub(before)
+            .saturating_add(after);
         tx.put(Space::Owners, usage_of(leaf), &bytes);
     }
     Ok(())

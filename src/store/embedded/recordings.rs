@@ -96,7 +96,8 @@ pub fn commit(
         let s = &mut t.stats;
         s.recordings += u64::from(known.is_none());
         s.segments += 1;
-        s.bytes_manifests = (s.bytes_manifests + sizes.iter().sum::<u64>()).saturating_sub(old_summary);
+        s.bytes_manifests =
+            (s.bytes_manifests + sizes.iter().sum::<u64>()).saturating_sub(old_summary);
     })?;
     recording.segments += 1;
     recording.summary = commit.summary;

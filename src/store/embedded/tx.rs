@@ -34,6 +34,10 @@ pub struct Db {
 pub(super) fn engine(error: fjall::Error) -> Error {
     match error {
         fjall::Error::Io(error) => Error::io("database", error),
+        fjall::Error::Storage(fjall::LsmError::Io(error)) => Error::io("database", error),
+        // An earlier write failed in the background; this one has not begun.
+        fjall::Error::Poisoned => Error::Again,
+        fjall::Error::Locked => Error::Engine("another process has it open".into()),
         other => Error::Engine(other.to_string()),
     }
 }

@@ -1,0 +1,459 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What every backend has to do: one suite per trait, given a fresh store that keeps nothing yet.
+
+use super::*;
+use crate::ownership::{PathKeys, Tree};
+use crate::protocol::MAX_VARIANTS;
+
+const HOUR: u64 = 3600 * 1000;
+
+/// The master secret that a metadata store has to be opened with for [`metadata`].
+pub const MASTER: [u8; 32] = [42; 32];
+
+fn hash(seed: &str) -> Hash {
+    *blake3::hash(seed.as_bytes()).as_bytes()
+}
+
+/// A registration of the copy `name` of a chunk; the blob was stored at `stored_ms`.
+fn item(tag: &str, name: &str, stored_ms: Option<u64>) -> Item {
+    Item {
+        tag: hash(tag),
+        c2: hash(&format!("{name} c2")),
+        c3: hash(&format!("{name} c3")),
+        d1: hash(name),
+        len: 100,
+        stored_ms,
+        refused: vec![],
+    }
+}
+
+fn reference(item: &Item) -> ChunkRef {
+    ChunkRef {
+        tag: item.tag.into(),
+        d1: item.d1.into(),
+    }
+}
+
+fn commit(chunks: &[&Item]) -> Commit {
+    Commit {
+        head: b"head".to_vec().into(),
+        manifest: b"manifest".to_vec().into(),
+        summary: b"summary".to_vec().into(),
+        chunks: chunks.iter().map(|item| reference(item)).collect(),
+    }
+}
+
+async fn one(store: &dyn Metadata, owner: Leaf, item: &Item, now: u64) -> Outcome {
+    let outcomes = store.register(owner, vec![item.clone()], now).await;
+    outcomes.unwrap().remove(0)
+}
+
+/// Whether an owner's path keys open the chunk, and its epoch.
+async fn opens(store: &dyn Metadata, owner: Leaf, item: &Item) -> Option<crate::ownership::Epoch> {
+    let opened = store
+        .open(owner, vec![reference(item)], None)
+        .await
+        .unwrap();
+    let opening = opened.into_iter().next().flatten()?;
+    let keys = PathKeys::from_bytes(owner, &Tree::new(MASTER).path_keys(owner)).unwrap();
+    assert_eq!(keys.unwrap_c2(&opening.wrapped), Some(item.c2));
+    assert_eq!(opening.c3, item.c3);
+    Some(opening.wrapped.epoch)
+}
+
+/// The suite of [`Metadata`].
+pub async fn metadata(store: &dyn Metadata) {
+    let a = store.enroll(hash("a"), hash("a agree")).await.unwrap();
+    let b = store.enroll(hash("b"), hash("b agree")).await.unwrap();
+    assert_ne!(a, b);
+    assert_eq!(store.enroll(hash("a"), hash("other")).await.unwrap(), a);
+    let owner = store.owner(hash("a")).await.unwrap().unwrap();
+    assert_eq!(
+        (owner.leaf, owner.agree, owner.bytes),
+        (a, hash("a agree"), 0)
+    );
+    assert_eq!(store.owner(hash("nobody")).await.unwrap(), None);
+    registering(store, a, b).await;
+    recordings(store, a, b).await;
+    sharing(store, a, b).await;
+    holds(store, a, b).await;
+    trash(store, a).await;
+    many_variants(store).await;
+    upkeep_of_counts(store, a).await;
+}
+
+async fn bytes(store: &dyn Metadata, name: &str) -> u64 {
+    store.owner(hash(name)).await.unwrap().unwrap().bytes
+}
+
+async fn registering(store: &dyn Metadata, a: Leaf, b: Leaf) {
+    let first = item("t", "first", Some(1));
+    assert_eq!(
+        one(store, a, &item("t", "first", None), 1).await,
+        Outcome::NoBlob
+    );
+    assert_eq!(one(store, a, &first, 1).await, Outcome::Added);
+    assert_eq!(
+        one(store, a, &item("t", "first", None), 1).await,
+        Outcome::Joined
+    );
+    let before = opens(store, a, &first).await.unwrap();
+    assert_eq!(opens(store, b, &first).await, None);
+    // Joining needs the right C3 and length.
+    for wrong in [
+        Item {
+            c3: [0; 32],
+            ..item("t", "first", None)
+        },
+        Item {
+            len: 99,
+            ..item("t", "first", None)
+        },
+    ] {
+        assert_eq!(one(store, b, &wrong, 1).await, Outcome::NoBlob);
+    }
+    let shown = store
+        .lookup(b, vec![hash("t"), hash("none")])
+        .await
+        .unwrap();
+    assert_eq!((shown[0].len(), shown[1].len()), (1, 0));
+    assert_eq!(*shown[0][0].c2, first.c2);
+    assert_eq!(shown[0][0].c3_check, crate::protocol::c3_check(&first.c3));
+    // A second first upload meets the first.
+    let second = item("t", "second", Some(1));
+    let Outcome::Unseen(unseen) = one(store, b, &second, 1).await else {
+        panic!("the first variant was not seen");
+    };
+    assert_eq!(unseen, shown[0]);
+    assert_eq!(store.stats().await.unwrap().blobs, 2);
+    assert_eq!(
+        one(store, b, &item("t", "first", None), 1).await,
+        Outcome::Joined
+    );
+    let after = opens(store, b, &first).await.unwrap();
+    assert_ne!(before, after);
+    assert_eq!(opens(store, a, &first).await, Some(after));
+    // Whoever is in already changes nothing.
+    assert_eq!(
+        one(store, b, &item("t", "first", None), 1).await,
+        Outcome::Joined
+    );
+    assert_eq!(opens(store, b, &first).await, Some(after));
+    let refused = vec![first.d1];
+    let own = Item {
+        refused,
+        ..second.clone()
+    };
+    assert_eq!(one(store, b, &own, 1).await, Outcome::Added);
+    let refused = vec![first.d1, second.d1];
+    let third = Item {
+        refused,
+        ..item("t", "third", Some(1))
+    };
+    assert_eq!(one(store, b, &third, 1).await, Outcome::SecondVariant);
+    let stats = store.stats().await.unwrap();
+    assert_eq!((stats.chunks, stats.variants, stats.blobs), (1, 2, 3));
+    assert_eq!((stats.bytes_stored, stats.bytes_logical), (200, 0));
+    assert_eq!(
+        (bytes(store, "a").await, bytes(store, "b").await),
+        (100, 200)
+    );
+    // The same tag twice in one registration.
+    let twice = vec![item("u", "u1", Some(1)), item("u", "u2", Some(1))];
+    let outcomes = store.register(a, twice, 1).await.unwrap();
+    assert!(matches!(outcomes[..], [Outcome::Added, Outcome::Unseen(_)]));
+}
+
+async fn recordings(store: &dyn Metadata, a: Leaf, b: Leaf) {
+    let (id, first) = ([1; 16], item("t", "first", None));
+    let foreign = item("strange", "strange", None);
+    let not_held = store
+        .commit(a, id, 0, commit(&[&first, &foreign, &foreign]))
+        .await;
+    assert_eq!(not_held.unwrap(), Committed::NotHeld(vec![1, 2]));
+    assert!(store.recording(a, id, 0).await.unwrap().is_none());
+    for seq in 0..3 {
+        let done = store.commit(a, id, seq, commit(&[&first, &first])).await;
+        assert_eq!(done.unwrap(), Committed::Done);
+    }
+    let again = store.commit(a, id, 1, commit(&[&first, &first])).await;
+    assert_eq!(again.unwrap(), Committed::Done);
+    let other = store.commit(a, id, 1, commit(&[&first])).await;
+    assert_eq!(other.unwrap(), Committed::NextIs(3));
+    let gap = store.commit(a, id, 4, commit(&[&first])).await;
+    assert_eq!(gap.unwrap(), Committed::NextIs(3));
+    assert_eq!(store.stats().await.unwrap().bytes_logical, 600);
+    assert_eq!(bytes(store, "a").await, 700);
+    let recording = store.recording(a, id, 1).await.unwrap().unwrap();
+    assert_eq!((recording.segments, recording.heads.len()), (3, 2));
+    assert!(
+        store
+            .recording(a, id, 9)
+            .await
+            .unwrap()
+            .unwrap()
+            .heads
+            .is_empty()
+    );
+    let manifest = store.segment(a, id, 2).await.unwrap();
+    assert_eq!(manifest.as_deref(), Some(b"manifest".as_slice()));
+    assert_eq!(store.segment(a, id, 3).await.unwrap(), None);
+    assert_eq!(store.segment(b, id, 0).await.unwrap(), None);
+    assert_eq!(store.recordings(a, hash("a")).await.unwrap().len(), 1);
+    assert!(!store.forget(b, id, 2).await.unwrap());
+    let before = opens(store, b, &first).await;
+    assert!(store.forget(a, id, 2).await.unwrap());
+    assert!(!store.forget(a, id, 2).await.unwrap());
+    assert_eq!(opens(store, a, &first).await, None);
+    let after = opens(store, b, &first).await;
+    assert!(after.is_some() && after != before);
+    let stats = store.stats().await.unwrap();
+    assert_eq!(
+        (stats.recordings, stats.segments, stats.bytes_manifests),
+        (0, 0, 0)
+    );
+    assert_eq!((stats.bytes_logical, bytes(store, "a").await), (0, 100));
+}
+
+async fn sharing(store: &dyn Metadata, a: Leaf, b: Leaf) {
+    let (id, chunk) = ([2; 16], item("s", "s", Some(1)));
+    let hidden = item("hidden", "hidden", Some(1));
+    assert_eq!(one(store, a, &chunk, 1).await, Outcome::Added);
+    assert_eq!(one(store, a, &hidden, 1).await, Outcome::Added);
+    assert!(!store.share(a, id, hash("b"), vec![7]).await.unwrap());
+    store.commit(a, id, 0, commit(&[&chunk])).await.unwrap();
+    assert!(store.share(a, id, hash("b"), vec![7]).await.unwrap());
+    assert_eq!(
+        store.shared(hash("a"), id, hash("b")).await.unwrap(),
+        Some(a)
+    );
+    assert_eq!(store.shared(hash("a"), id, hash("c")).await.unwrap(), None);
+    let list = store.recordings(b, hash("b")).await.unwrap();
+    assert_eq!(list[0].owner, Some(hash("a").into()));
+    let via = Some(Via {
+        owner: a,
+        id,
+        seq: 0,
+    });
+    let chunks = vec![reference(&chunk), reference(&hidden)];
+    let opened = store.open(b, chunks, via).await.unwrap();
+    let opening = opened[0].as_ref().unwrap();
+    let keys = PathKeys::from_bytes(b, &Tree::new(MASTER).path_keys(b)).unwrap();
+    assert_eq!(keys.unwrap_c2(&opening.wrapped), Some(chunk.c2));
+    assert!(opened[1].is_none());
+    assert!(store.unshare(a, id, hash("b")).await.unwrap());
+    assert!(!store.unshare(a, id, hash("b")).await.unwrap());
+    store.share(a, id, hash("b"), vec![7]).await.unwrap();
+    store.forget(a, id, 3).await.unwrap();
+    assert_eq!(store.shared(hash("a"), id, hash("b")).await.unwrap(), None);
+    assert!(store.recordings(b, hash("b")).await.unwrap().is_empty());
+}
+
+async fn holds(store: &dyn Metadata, a: Leaf, b: Leaf) {
+    let chunk = item("h", "h", Some(1));
+    assert_eq!(one(store, a, &chunk, HOUR).await, Outcome::Added);
+    assert_eq!(one(store, b, &chunk, HOUR).await, Outcome::Joined);
+    store
+        .commit(b, [3; 16], 0, commit(&[&chunk]))
+        .await
+        .unwrap();
+    // Registering again holds for longer.
+    assert_eq!(one(store, a, &chunk, 10 * HOUR).await, Outcome::Added);
+    while store.expire_holds(5 * HOUR + HOLD_MS).await.unwrap() > 0 {}
+    assert!(opens(store, a, &chunk).await.is_some());
+    while store.expire_holds(12 * HOUR + HOLD_MS).await.unwrap() > 0 {}
+    assert_eq!(opens(store, a, &chunk).await, None);
+    // What a recording names stays.
+    assert!(opens(store, b, &chunk).await.is_some());
+    assert_eq!((bytes(store, "a").await, bytes(store, "b").await), (0, 100));
+    let not_held = store.commit(a, [3; 16], 0, commit(&[&chunk])).await;
+    assert_eq!(not_held.unwrap(), Committed::NotHeld(vec![0]));
+    store.forget(b, [3; 16], 20 * HOUR).await.unwrap();
+    assert!(store.variants(None, 100).await.unwrap().is_empty());
+}
+
+async fn trash(store: &dyn Metadata, a: Leaf) {
+    // All that the tests before have left.
+    let waiting = store.stats().await.unwrap().blobs;
+    let claimed = store.claim_trash(u64::MAX, 1000).await.unwrap();
+    assert_eq!(claimed.len() as u64, waiting);
+    assert_eq!(store.claim_trash(u64::MAX, 1000).await.unwrap(), claimed);
+    store.deleted(claimed, 50).await.unwrap();
+    assert_eq!(store.stats().await.unwrap().blobs, 0);
+    assert!(store.claim_trash(u64::MAX, 1000).await.unwrap().is_empty());
+    // Receipts from before the deletion are dead, later ones live.
+    for (stored, outcome) in [(50, Outcome::NoBlob), (51, Outcome::Added)] {
+        assert_eq!(
+            one(store, a, &item("h", "h", Some(stored)), 60).await,
+            outcome
+        );
+    }
+    let chunk = item("h", "h", None);
+    store
+        .commit(a, [4; 16], 0, commit(&[&chunk]))
+        .await
+        .unwrap();
+    store.forget(a, [4; 16], 100).await.unwrap();
+    assert!(store.claim_trash(100, 10).await.unwrap().is_empty());
+    // Out of the trash again.
+    assert_eq!(
+        one(store, a, &item("h", "h", Some(70)), 101).await,
+        Outcome::Added
+    );
+    assert!(store.claim_trash(u64::MAX, 10).await.unwrap().is_empty());
+    store
+        .commit(a, [4; 16], 0, commit(&[&chunk]))
+        .await
+        .unwrap();
+    store.forget(a, [4; 16], 200).await.unwrap();
+    assert_eq!(store.claim_trash(201, 10).await.unwrap(), [chunk.d1]);
+    // Not while it is being deleted.
+    assert_eq!(
+        one(store, a, &item("h", "h", Some(300)), 300).await,
+        Outcome::NoBlob
+    );
+    store.deleted(vec![chunk.d1], 400).await.unwrap();
+    // Two tags may name one blob: it goes with the last.
+    let (x, y) = (item("x", "blob", Some(1)), item("y", "blob", Some(1)));
+    for (id, chunk) in [([5; 16], &x), ([6; 16], &y)] {
+        assert_eq!(one(store, a, chunk, 500).await, Outcome::Added);
+        store.commit(a, id, 0, commit(&[chunk])).await.unwrap();
+    }
+    assert!(store.claim_orphans(vec![x.d1]).await.unwrap().is_empty());
+    store.forget(a, [5; 16], 600).await.unwrap();
+    assert!(store.claim_trash(u64::MAX, 10).await.unwrap().is_empty());
+    store.forget(a, [6; 16], 600).await.unwrap();
+    assert_eq!(store.claim_trash(u64::MAX, 10).await.unwrap(), [x.d1]);
+    store.deleted(vec![x.d1], 700).await.unwrap();
+    let orphan = hash("orphan");
+    assert_eq!(store.claim_orphans(vec![orphan]).await.unwrap(), [orphan]);
+    store.deleted(vec![orphan], 800).await.unwrap();
+    assert_eq!(store.stats().await.unwrap().blobs, 0);
+}
+
+async fn many_variants(store: &dyn Metadata) {
+    let mut seen: Vec<Hash> = vec![];
+    for i in 0..MAX_VARIANTS + 3 {
+        let key = hash(&format!("filler {i}"));
+        let owner = store.enroll(key, key).await.unwrap();
+        let refused = seen.clone();
+        let copy = Item {
+            refused,
+            ..item("full", &format!("copy {i}"), Some(1000))
+        };
+        assert_eq!(one(store, owner, &copy, 1000).await, Outcome::Added);
+        seen.push(copy.d1);
+        let shown = store.lookup(owner, vec![copy.tag]).await.unwrap().remove(0);
+        assert!(shown.len() <= MAX_VARIANTS);
+        assert_eq!(*shown[0].d1, seen[0]);
+        assert!(
+            shown.iter().any(|v| *v.d1 == copy.d1),
+            "its own is among them"
+        );
+    }
+}
+
+async fn upkeep_of_counts(store: &dyn Metadata, a: Leaf) {
+    let chunk = item("full", "copy 0", None);
+    assert_eq!(one(store, a, &chunk, 1000).await, Outcome::Joined);
+    store
+        .commit(a, [7; 16], 0, commit(&[&chunk, &chunk]))
+        .await
+        .unwrap();
+    let all = store.variants(None, 100).await.unwrap();
+    assert_eq!(all.len(), MAX_VARIANTS + 3);
+    let mut paged = vec![];
+    let mut after = None;
+    loop {
+        let page = store.variants(after, 2).await.unwrap();
+        let Some(last) = page.last() else { break };
+        after = Some((last.tag, last.d1));
+        paged.extend(page);
+    }
+    assert_eq!(paged, all);
+    let stats = store.stats().await.unwrap();
+    let audit = store.audit(1000).await.unwrap();
+    assert_eq!((audit.segments, audit.mended), (1, 0));
+    assert_eq!(store.stats().await.unwrap(), stats);
+    // A damaged one is neither offered nor joined nor named, until its bytes come again.
+    assert!(store.mark(chunk.tag, chunk.d1, true).await.unwrap());
+    assert!(!store.mark(chunk.tag, hash("none"), true).await.unwrap());
+    let shown = store.lookup(a, vec![chunk.tag]).await.unwrap().remove(0);
+    assert!(shown.iter().all(|v| *v.d1 != chunk.d1));
+    assert_eq!(one(store, a, &chunk, 1000).await, Outcome::NoBlob);
+    let refused = store
+        .commit(a, [7; 16], 1, commit(&[&chunk]))
+        .await
+        .unwrap();
+    assert_eq!(refused, Committed::NotHeld(vec![0]));
+    let again = item("full", "copy 0", Some(2000));
+    assert_eq!(one(store, a, &again, 2000).await, Outcome::Joined);
+    let done = store
+        .commit(a, [7; 16], 1, commit(&[&chunk]))
+        .await
+        .unwrap();
+    assert_eq!(done, Committed::Done);
+}
+
+/// A blob of some bytes, in two parts.
+pub fn blob(content: &[u8]) -> Blob {
+    let (left, right) = content.split_at(content.len() / 2);
+    Blob {
+        d1: *blake3::hash(content).as_bytes(),
+        data: vec![Bytes::copy_from_slice(left), Bytes::copy_from_slice(right)],
+    }
+}
+
+/// The suite of [`Blobs`]. `harm` overwrites a stored blob with garbage.
+pub async fn blobs(store: &dyn Blobs, harm: impl Fn(&Hash)) {
+    let contents: Vec<Vec<u8>> = (0..20u8).map(|i| vec![i; usize::from(i) * 1000]).collect();
+    store
+        .put(contents.iter().map(|c| blob(c)).collect())
+        .await
+        .unwrap();
+    store.put(vec![blob(&contents[3])]).await.unwrap();
+    store.put(vec![]).await.unwrap();
+    for content in &contents {
+        let got = store.get(&blob(content).d1).await.unwrap();
+        assert_eq!(got.as_deref(), Some(content.as_slice()));
+    }
+    assert_eq!(store.get(&[9; 32]).await.unwrap(), None);
+    upkeep(store, &contents, harm).await;
+    store.put(vec![blob(&contents[5])]).await.unwrap();
+    let d1 = blob(&contents[5]).d1;
+    assert_eq!(
+        store.check(&[d1]).await.unwrap(),
+        [Health::Fine],
+        "put mends"
+    );
+}
+
+/// The suite of [`Upkeep`] over a store of these blobs, of which the sixth gets harmed and the
+/// first deleted.
+pub async fn upkeep(store: &dyn Upkeep, contents: &[Vec<u8>], harm: impl Fn(&Hash)) {
+    store.ready().await.unwrap();
+    let names: Vec<Hash> = contents.iter().map(|c| blob(c).d1).collect();
+    let mut listed = vec![];
+    for first in 0..=255 {
+        let part = store.list(first).await.unwrap();
+        assert!(part.iter().all(|info| info.d1[0] == first));
+        listed.extend(part.into_iter().map(|info| (info.d1, info.len)));
+    }
+    let mut expected: Vec<_> = contents
+        .iter()
+        .map(|c| (blob(c).d1, c.len() as u64))
+        .collect();
+    listed.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(listed, expected);
+    harm(&names[5]);
+    let before = now_ms();
+    let at = store.delete(&[names[0], [9; 32]]).await.unwrap();
+    assert!(at >= before);
+    let health = store.check(&names[..6]).await.unwrap();
+    assert_eq!(
+        (health[0], health[1], health[5]),
+        (Health::Missing, Health::Fine, Health::Damaged)
+    );
+    assert_eq!(store.clean(0).await.unwrap(), 0);
+}
