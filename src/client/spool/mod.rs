@@ -155,6 +155,11 @@ impl Spool {
         let Some(journal) = journal else {
             return Ok(vec![self.set_aside(&path)]);
         };
+        let pending = journal.pending.iter().flat_map(|p| &p.items);
+        for (file, _) in journal.done.iter().chain(pending) {
+            // What is noted of a file must never be taken for a later one.
+            self.next = self.next.max(file.saturating_add(1));
+        }
         for (file, index) in &journal.done {
             if let Some(file) = self.files.get_mut(file) {
                 file.done.insert(*index);
@@ -436,3 +441,6 @@ fn batch_len(items: &[&mut Item]) -> usize {
     };
     items.iter().take_while(fits).count().max(1)
 }
+
+#[cfg(test)]
+mod tests;

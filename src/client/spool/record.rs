@@ -167,7 +167,7 @@ pub(super) fn read(clear: &[u8]) -> Option<Vec<Item>> {
             content: record.content.job()?,
             envelope: match (record.inline, record.envelope) {
                 (Some(bytes), _) => Surround::Inline(bytes.into()),
-                (None, Some(piece)) => Surround::Chunk(piece.job()?),
+                (None, Some(piece)) => Surround::Chunk(Box::new(piece.job()?)),
                 (None, None) => return None,
             },
             framing: record.framing,
