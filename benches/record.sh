@@ -23,8 +23,9 @@ vault=$(sed -n 's/^listening on //p' "$work/vault.log") vault_pid=$started
 camvault keygen --out "$work/id" >/dev/null
 camvault enroll --vault "$vault" --identity "$work/id" >/dev/null
 
+# --foreground: else timeout sends the signal twice, and the second kills before the end of stream.
 record() { # SINK...
-    timeout --signal=INT "$seconds" gst-launch-1.0 -e rtspsrc location="$camera" protocols=tcp \
+    timeout --foreground --signal=INT "$seconds" gst-launch-1.0 -e rtspsrc location="$camera" protocols=tcp \
         ! rtph264depay ! h264parse ! "$@" || [ $? = 124 ]
     grep -q 'Got EOS' "$work/command.log"
 }

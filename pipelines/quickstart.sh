@@ -87,7 +87,7 @@ echo "camera: $camera"
 
 # record OWNER TRANSPORT SECONDS
 record() {
-    timeout --signal=INT "$3" gst-launch-1.0 -e \
+    timeout --foreground --signal=INT "$3" gst-launch-1.0 -e \
         rtspsrc location="$camera" protocols="$2" latency=200 add-reference-timestamp-meta=true \
         ! parsebin ! rcededuppay \
         ! dedupsink uri="camvault://$address/street" identity="$out/$1.id" segment-duration=5000000000 \
