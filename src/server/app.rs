@@ -9,6 +9,7 @@ use super::metrics::Metrics;
 use super::refusal::Refusal;
 use super::secrets::{self, Secret};
 use super::tokens::{Link, PutCounts};
+use super::upkeep::Sweeping;
 use super::{internal, metadata, ops, recordings, storage};
 use crate::ownership::{Leaf, Tree};
 use crate::protocol::{self, Code, signature::content_digest};
@@ -52,6 +53,8 @@ pub struct MetadataRole {
     pub hints: Hints,
     /// Needed to enrol, where a token is needed.
     pub enroll_token: Option<zeroize::Zeroizing<String>>,
+    /// One deletes at a time.
+    pub sweeping: Sweeping,
     known: RwLock<HashMap<Hash, Leaf>>,
 }
 
@@ -128,6 +131,7 @@ impl App {
                     tree,
                     hints: Hints::default(),
                     enroll_token: (!open_enrolment).then(|| secrets::as_token(&token)),
+                    sweeping: Sweeping::default(),
                     known: RwLock::default(),
                 })
             }

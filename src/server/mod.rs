@@ -23,7 +23,6 @@ mod upkeep;
 pub use body::Pace;
 pub use config::{Config, Role};
 pub use ops::ORPHAN_AGE;
-pub use upkeep::scrub;
 
 use crate::ownership::Tree;
 use crate::protocol::ScrubReport;
@@ -166,5 +165,5 @@ pub async fn scrub_directory(data: &Path, orphan_age: Duration) -> Result<ScrubR
     let room = Room::new(data, 0);
     let metadata = Embedded::open(&data.join("metadata"), tree, room.clone())?;
     let blobs = Directory::open(data, room)?;
-    Ok(scrub(&metadata, &blobs, orphan_age).await?)
+    Ok(upkeep::scrub(&metadata, &blobs, orphan_age, &upkeep::Sweeping::default()).await?)
 }

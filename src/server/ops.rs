@@ -102,6 +102,6 @@ pub async fn scrub(
     };
     let role = app.metadata()?;
     Ok(cbor(
-        &upkeep::scrub(&*role.store, &*role.upkeep, orphan_age).await?,
+        &upkeep::scrub(&*role.store, &*role.upkeep, orphan_age, &role.sweeping).await?,
     ))
 }

@@ -63,7 +63,7 @@ pub fn read_or_make(path: &Path) -> Result<Secret, Error> {
     getrandom::fill(&mut *secret).map_err(|_| Error::Random)?;
     let mut text = Zeroizing::new(BASE64URL.encode(*secret));
     text.push('\n');
-    let unfinished = path.with_extension("unfinished");
+    let unfinished = path.with_extension(format!("{}.unfinished", std::process::id()));
     let write = || {
         let mut file = std::fs::OpenOptions::new()
             .write(true)
@@ -73,14 +73,18 @@ pub fn read_or_make(path: &Path) -> Result<Secret, Error> {
             .open(&unfinished)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
-        std::fs::rename(&unfinished, path)?;
-        match path.parent() {
-            Some(dir) => std::fs::File::open(dir)?.sync_all(),
-            None => Ok(()),
+        // Never over one that another process has made meanwhile.
+        let linked = std::fs::hard_link(&unfinished, path);
+        std::fs::remove_file(&unfinished)?;
+        match linked {
+            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(e),
+            _ => (),
         }
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+        std::fs::File::open(dir.unwrap_or(Path::new(".")))?.sync_all()
     };
     write().map_err(|e| Error::File(path.to_owned(), e))?;
-    Ok(secret)
+    read(path)
 }
 
 /// A secret as a token that people paste.

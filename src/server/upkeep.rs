@@ -6,9 +6,15 @@ use crate::protocol::ScrubReport;
 use crate::store::{Error, Hash, Health, Metadata, Upkeep, now_ms};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Mutex;
 
 /// Blobs deleted or checked in one go.
 const BATCH: usize = 256;
+
+/// Held from the claim of blobs until their deletion is noted: a second deletion of the same name
+/// could otherwise hit a blob that was stored and registered again in between.
+#[derive(Debug, Default)]
+pub struct Sweeping(Mutex<()>);
 
 /// Ends holds that have run out and deletes blobs that have been in the trash for `grace`; how
 /// many blobs.
@@ -16,10 +22,12 @@ pub async fn collect(
     metadata: &dyn Metadata,
     blobs: &dyn Upkeep,
     grace: Duration,
+    sweeping: &Sweeping,
 ) -> Result<u64, Error> {
     while metadata.expire_holds(now_ms()).await? > 0 {}
     let before = now_ms().saturating_sub(millis(grace)).saturating_add(1);
     let mut collected = 0;
+    let _alone = sweeping.0.lock().await;
     loop {
         let claimed = metadata.claim_trash(before, BATCH).await?;
         if claimed.is_empty() {
@@ -38,7 +46,14 @@ pub async fn collector(app: Arc<App>) {
     };
     loop {
         tokio::time::sleep(app.config.collect_every).await;
-        match collect(&*role.store, &*role.upkeep, app.config.grace).await {
+        match collect(
+            &*role.store,
+            &*role.upkeep,
+            app.config.grace,
+            &role.sweeping,
+        )
+        .await
+        {
             Ok(count) => app.metrics.collected.inc_by(count),
             Err(error) => {
                 eprintln!("camvault: collecting blobs without owners: {error}");
@@ -54,6 +69,7 @@ pub async fn scrub(
     metadata: &dyn Metadata,
     blobs: &dyn Upkeep,
     orphan_age: Duration,
+    sweeping: &Sweeping,
 ) -> Result<ScrubReport, Error> {
     let mut report = ScrubReport {
         leftovers_removed: blobs.clean(millis(orphan_age)).await?,
@@ -63,6 +79,7 @@ pub async fn scrub(
     report.segments = audit.segments;
     report.counts_mended = audit.mended;
     check_variants(metadata, blobs, &mut report).await?;
+    let _alone = sweeping.0.lock().await;
     remove_orphans(metadata, blobs, orphan_age, &mut report).await?;
     Ok(report)
 }
