@@ -202,7 +202,7 @@ fn every_kind_of_stream_comes_back_bit_for_bit() {
         "x264enc threads=1 key-int-max=15 tune=zerolatency ! h264parse ! video/x-h264,stream-format=avc,alignment=au",
         "x265enc key-int-max=15 speed-preset=ultrafast ! h265parse",
         "jpegenc ! jpegparse",
-        "video/x-raw,format=I420",
+        "videoconvert ! video/x-raw,format=I420",
     ] {
         let place = Place::new();
         let put = place.record(&[&format!("{RAW} ! {codec}")], "");
@@ -241,7 +241,10 @@ fn two_tracks_a_window_and_players() {
     // As players do it.
     for text in [
         format!("uridecodebin uri={uri} ! videoconvert ! fakesink"),
-        format!("uridecodebin3 uri={uri} ! fakesink"),
+        format!(
+            "uridecodebin3 uri={uri} name=d d. ! video/x-raw ! queue ! fakesink \
+             d. ! audio/x-raw ! queue ! fakesink"
+        ),
         format!("playbin3 uri={uri} video-sink=fakesink audio-sink=fakesink"),
     ] {
         let pipeline = launch(&text);
