@@ -153,7 +153,7 @@ pub fn expected_d1(id: &ChunkId, chunk: &[u8], c2: &Bytes32) -> Bytes32 {
     let data_key = xor(c2, &id.key.0);
     let mut name = blake3::Hasher::new();
     let mut scratch = Zeroizing::new([0u8; primitive::STRIDE]);
-    primitive::encrypt_copy(&data_key, chunk, &mut *scratch, |part| {
+    primitive::encrypt_copy(&data_key, chunk, &mut scratch, |part| {
         name.update(part);
     });
     *name.finalize().as_bytes()

@@ -16,6 +16,7 @@ use gstcamvault::protocol::{
 };
 use gstcamvault::rce::{self, ChunkId, Key, Record};
 use gstcamvault::server::{self, Server};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -244,6 +245,14 @@ impl Played {
     pub fn of(&self, track: u32) -> Vec<Vec<u8>> {
         let chunks = self.chunks.iter().filter(|c| c.track == track);
         chunks.map(|c| c.content.clone()).collect()
+    }
+}
+
+impl Played {
+    /// Which chunks of the camera were played, in order.
+    pub fn seconds(&self) -> Vec<u64> {
+        let known: HashMap<_, _> = (0..300).map(|n| (content(n), n)).collect();
+        self.of(0).iter().map(|c| known[c]).collect()
     }
 }
 

@@ -13,6 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// A clock point is kept where the clock has left the last one's line by more, ns.
 const CLOCK_DRIFT: u64 = 1_000_000;
+/// A running time and its Unix time, ns.
+type ClockPoint = (u64, i64);
 /// A segment number beyond all others: the answer then has the count and no heads.
 const BEYOND: u64 = u32::MAX as u64;
 
@@ -23,7 +25,7 @@ pub(crate) struct Committer {
     name: String,
     end: Option<End>,
     origin: Option<Origin>,
-    clocks: BTreeMap<u32, (u64, i64)>,
+    clocks: BTreeMap<u32, ClockPoint>,
 }
 
 /// The durable end of the recording.
@@ -265,7 +267,7 @@ fn report(segment: &Segment, sealed: &Sealed) -> SegmentReport {
     let (mut new_bytes, mut duplicate_bytes) = (0, 0);
     for item in &segment.items {
         let envelope = match &item.envelope {
-            Surround::Chunk(job) => Some(job),
+            Surround::Chunk(job) => Some(&**job),
             Surround::Inline(_) => None,
         };
         for job in std::iter::once(&item.content).chain(envelope) {
@@ -314,7 +316,7 @@ struct Built {
 fn build(
     segment: &Segment,
     origin: &Origin,
-    clocks: &mut BTreeMap<u32, (u64, i64)>,
+    clocks: &mut BTreeMap<u32, ClockPoint>,
 ) -> Result<Built, Error> {
     let ids: BTreeSet<u32> = segment.items.iter().map(|item| item.track).collect();
     let mut built = Built {
@@ -351,7 +353,7 @@ fn build(
                 return Err(Error::Cancelled);
             };
             let envelope_job = match &item.envelope {
-                Surround::Chunk(job) => Some(job),
+                Surround::Chunk(job) => Some(&**job),
                 Surround::Inline(_) => None,
             };
             for job in std::iter::once(&item.content).chain(envelope_job) {
@@ -386,9 +388,9 @@ fn changed<T: Clone + PartialEq>(list: &mut Vec<(u32, T)>, at: u32, value: &T) {
 /// The clock points that a track's segment needs, and the last one for the segments after it.
 fn clock_points(
     items: &[&Item],
-    before: Option<(u64, i64)>,
-) -> (Vec<(u64, i64)>, Option<(u64, i64)>) {
-    let mut points: Vec<(u64, i64)> = Vec::new();
+    before: Option<ClockPoint>,
+) -> (Vec<ClockPoint>, Option<ClockPoint>) {
+    let mut points: Vec<ClockPoint> = Vec::new();
     let mut last = before;
     for (running, utc) in items.iter().filter_map(|item| item.clock) {
         let off = points.last().map(|(r, u)| {

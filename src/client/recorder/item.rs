@@ -60,7 +60,7 @@ pub(crate) struct Item {
 /// What surrounds a chunk.
 pub(crate) enum Surround {
     Inline(Vec<u8>),
-    Chunk(Job),
+    Chunk(Box<Job>),
 }
 
 impl Surround {
@@ -83,10 +83,10 @@ impl Item {
     ) -> Self {
         let envelope = match chunk.envelope_id {
             _ if chunk.envelope.len() <= MAX_INLINE_ENVELOPE => Surround::Inline(chunk.envelope),
-            Some(id) => Surround::Chunk(Job::new(id, chunk.in_domain, chunk.envelope)),
+            Some(id) => Surround::Chunk(Box::new(Job::new(id, chunk.in_domain, chunk.envelope))),
             None => {
                 let id = ChunkId::of(&chunk.envelope, None);
-                Surround::Chunk(Job::new(id, false, chunk.envelope))
+                Surround::Chunk(Box::new(Job::new(id, false, chunk.envelope)))
             }
         };
         let counted = chunk.content.len() as u64 + envelope.len();
@@ -114,7 +114,7 @@ impl Item {
     /// Everything of it that is a stored chunk.
     pub fn jobs(&mut self) -> impl Iterator<Item = &mut Job> {
         let envelope = match &mut self.envelope {
-            Surround::Chunk(job) => Some(job),
+            Surround::Chunk(job) => Some(&mut **job),
             Surround::Inline(_) => None,
         };
         std::iter::once(&mut self.content).chain(envelope)

@@ -12,6 +12,7 @@ pub(super) struct Link {
     attempt: u32,
     until: Option<Instant>,
     since: Option<Instant>,
+    failed: Option<Instant>,
 }
 
 impl Link {
@@ -35,6 +36,7 @@ impl Link {
             self.until = Some(now + jitter(pause.min(LONGEST_PAUSE)));
             self.attempt += 1;
         }
+        self.failed = Some(now);
         let first = self.since.is_none();
         self.since.get_or_insert(now);
         first
@@ -43,6 +45,16 @@ impl Link {
     /// Since when it is down.
     pub fn down_since(&self) -> Option<Instant> {
         self.since
+    }
+
+    /// Tries again at once.
+    pub fn hurry(&mut self) {
+        self.until = self.until.map(|until| until.min(Instant::now()));
+    }
+
+    /// Whether it is down, and was still found so after a moment.
+    pub fn still_down_after(&self, moment: Instant) -> bool {
+        self.since.is_some() && self.failed.is_some_and(|failed| failed >= moment)
     }
 
     /// When to try again.

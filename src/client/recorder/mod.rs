@@ -236,8 +236,9 @@ impl Recorder {
 
 impl Drop for Recorder {
     fn drop(&mut self) {
-        if let Err(error) = self.abort() {
-            (self.shared.on_event)(Event::Failed(error));
+        match self.abort() {
+            Ok(()) | Err(Error::NotStored { chunks: 0, .. }) => (),
+            Err(error) => (self.shared.on_event)(Event::Failed(error)),
         }
     }
 }

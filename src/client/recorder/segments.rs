@@ -168,7 +168,7 @@ impl Segmenter {
     /// The next complete segment.
     pub fn pop(&mut self, now: Instant) -> Option<Segment> {
         let (cut, since) = self.open.front()?.cut?;
-        let passed = |track: &Track| track.ended || track.segment > self.first || track.end > cut;
+        let passed = |track: &Track| track.ended || track.segment > self.first || track.end >= cut;
         if !self.tracks.values().all(passed) && now < since + PATIENCE {
             return None;
         }

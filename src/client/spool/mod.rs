@@ -30,6 +30,8 @@ use zeroize::Zeroizing;
 
 /// Bytes of chunks in one file.
 const FILE_BYTES: u64 = 4 << 20;
+/// Numbers kept free for what may have to go before.
+const GAP: u64 = 1 << 16;
 /// The journal's number.
 const JOURNAL: u64 = u64::MAX;
 
@@ -153,6 +155,11 @@ impl Spool {
         let Some(journal) = journal else {
             return Ok(vec![self.set_aside(&path)]);
         };
+        let pending = journal.pending.iter().flat_map(|p| &p.items);
+        for (file, _) in journal.done.iter().chain(pending) {
+            // What is noted of a file must never be taken for a later one.
+            self.next = self.next.max(file.saturating_add(1));
+        }
         for (file, index) in &journal.done {
             if let Some(file) = self.files.get_mut(file) {
                 file.done.insert(*index);
@@ -177,28 +184,89 @@ impl Spool {
         self.files.is_empty()
     }
 
-    /// Writes chunks behind all others. Those that are written leave `items`, their places come
-    /// back in the same order; what stays found no room, for the reason given or because of the
-    /// configured bound.
-    pub fn append(&mut self, items: &mut Vec<Item>) -> (Vec<Place>, Option<Error>) {
-        let mut places = Vec::new();
-        while !items.is_empty() {
-            let mut bytes = 0;
-            let fits = |item: &&Item| {
-                bytes += item.bytes();
-                bytes <= FILE_BYTES
-            };
-            let count = items.iter().take_while(fits).count().max(1);
-            match self.write_batch(&mut items[..count]) {
-                Ok(true) => places.extend(items.drain(..count).filter_map(|item| item.spooled)),
-                full => return (places, full.err()),
-            }
+    /// Writes chunks behind all others. Those that are written leave `items`; what stays found no
+    /// room, for the reason given or because of the configured bound.
+    pub fn append(&mut self, items: &mut Vec<Item>) -> Option<Error> {
+        if !self.has_unread() {
+            // What the caller is at work on comes before these, should it be inserted.
+            self.next += GAP;
         }
-        (places, None)
+        while !items.is_empty() {
+            let mut batch: Vec<_> = items.iter_mut().collect();
+            batch.truncate(batch_len(&batch));
+            let count = batch.len();
+            match self.write_batch(self.next, &mut batch) {
+                Ok(true) => drop(items.drain(..count)),
+                full => return full.err(),
+            }
+            self.next += 1;
+        }
+        None
     }
 
-    fn write_batch(&mut self, items: &mut [Item]) -> Result<bool, Error> {
-        let number = self.next;
+    /// Writes those chunks of an ordered list that are not here yet, each before the ones behind
+    /// it and before all unread ones: all of them, or none (`false`: no room).
+    pub fn insert(&mut self, items: Vec<&mut Item>) -> Result<bool, Error> {
+        let mut before = self.files.range(self.cursor..).next().map(|(n, _)| *n);
+        let mut groups: Vec<(Option<u64>, Vec<&mut Item>)> = Vec::new();
+        for item in items.into_iter().rev() {
+            match (item.spooled, groups.last_mut()) {
+                (Some((file, _)), _) => before = Some(file),
+                (None, Some((at, group))) if *at == before => group.push(item),
+                (None, _) => groups.push((before, vec![item])),
+            }
+        }
+        let mut written = Vec::new();
+        let mut done = Ok(true);
+        for (before, group) in groups.iter_mut().rev() {
+            group.reverse();
+            done = self.insert_group(*before, group, &mut written);
+            if !matches!(done, Ok(true)) {
+                break;
+            }
+        }
+        if !matches!(done, Ok(true)) {
+            for item in groups.iter_mut().flat_map(|(_, group)| group) {
+                item.spooled = None;
+            }
+            written.into_iter().for_each(|number| self.remove(number));
+        }
+        done
+    }
+
+    fn insert_group(
+        &mut self,
+        before: Option<u64>,
+        mut items: &mut [&mut Item],
+        written: &mut Vec<u64>,
+    ) -> Result<bool, Error> {
+        let mut lengths = Vec::new();
+        let mut at = 0;
+        while at < items.len() {
+            lengths.push(batch_len(&items[at..]));
+            at += lengths.last().copied().unwrap_or(1);
+        }
+        let files = lengths.len() as u64;
+        let first = match before {
+            None => self.next,
+            Some(end) => match end.checked_sub(files) {
+                Some(first) if self.files.range(first..end).next().is_none() => first,
+                _ => return Ok(false),
+            },
+        };
+        self.next = self.next.max(first + files);
+        for (number, count) in (first..).zip(lengths) {
+            let (batch, rest) = items.split_at_mut(count);
+            items = rest;
+            if !self.write_batch(number, batch)? {
+                return Ok(false);
+            }
+            written.push(number);
+        }
+        Ok(true)
+    }
+
+    fn write_batch(&mut self, number: u64, items: &mut [&mut Item]) -> Result<bool, Error> {
         let clear = Zeroizing::new(record::write(items)?);
         let sealed = self.seal(number, &clear)?;
         let bytes = sealed.len() as u64;
@@ -215,9 +283,19 @@ impl Spool {
             done: BTreeSet::new(),
         };
         self.files.insert(number, file);
-        self.next += 1;
         self.bytes += bytes;
         Ok(true)
+    }
+
+    fn remove(&mut self, number: u64) {
+        let path = self.dir.join(format!("{number:020}.spool"));
+        let gone = match fs::remove_file(&path) {
+            Ok(()) => true,
+            Err(e) => e.kind() == io::ErrorKind::NotFound,
+        };
+        if gone && let Some(file) = self.files.remove(&number) {
+            self.bytes -= file.bytes;
+        }
     }
 
     /// The next unread file's chunks that are not committed yet. A damaged file is set aside and
@@ -296,16 +374,7 @@ impl Spool {
         let complete = |f: &SpoolFile| f.items.is_some_and(|items| f.done.len() >= items as usize);
         let files = self.files.iter().filter(|(_, f)| complete(f));
         let numbers: Vec<u64> = files.map(|(number, _)| *number).collect();
-        for number in numbers {
-            let path = self.dir.join(format!("{number:020}.spool"));
-            let gone = match fs::remove_file(&path) {
-                Ok(()) => true,
-                Err(e) => e.kind() == io::ErrorKind::NotFound,
-            };
-            if gone && let Some(file) = self.files.remove(&number) {
-                self.bytes -= file.bytes;
-            }
-        }
+        numbers.into_iter().for_each(|number| self.remove(number));
     }
 
     fn write_journal(&self) -> Result<(), Error> {
@@ -362,3 +431,16 @@ impl Spool {
         }
     }
 }
+
+/// How many of these chunks make a file.
+fn batch_len(items: &[&mut Item]) -> usize {
+    let mut bytes = 0;
+    let fits = |item: &&&mut Item| {
+        bytes += item.bytes();
+        bytes <= FILE_BYTES
+    };
+    items.iter().take_while(fits).count().max(1)
+}
+
+#[cfg(test)]
+mod tests;

@@ -112,7 +112,7 @@ impl Piece {
 }
 
 /// Writes a batch.
-pub(super) fn write(items: &mut [Item]) -> Result<Vec<u8>, Error> {
+pub(super) fn write(items: &mut [&mut Item]) -> Result<Vec<u8>, Error> {
     let mut formats: Vec<Arc<Format>> = Vec::new();
     let mut records = Vec::with_capacity(items.len());
     for item in items {
@@ -167,7 +167,7 @@ pub(super) fn read(clear: &[u8]) -> Option<Vec<Item>> {
             content: record.content.job()?,
             envelope: match (record.inline, record.envelope) {
                 (Some(bytes), _) => Surround::Inline(bytes.into()),
-                (None, Some(piece)) => Surround::Chunk(piece.job()?),
+                (None, Some(piece)) => Surround::Chunk(Box::new(piece.job()?)),
                 (None, None) => return None,
             },
             framing: record.framing,

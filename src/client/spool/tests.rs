@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: MPL-2.0
+use super::*;
+use crate::client::recorder::{StreamChunk, Surround};
+use crate::client::uploader::{Held, Job};
+use crate::manifest::Framing;
+use crate::rce::ChunkId;
+use std::sync::Arc;
+
+fn item(number: u64) -> Item {
+    let content = vec![number as u8; 100];
+    let chunk = StreamChunk {
+        track: 0,
+        id: ChunkId::of(&content, None),
+        in_domain: false,
+        content,
+        envelope: vec![1; 3],
+        envelope_id: None,
+        framing: Framing::Bytes,
+        units: Vec::new(),
+        gop_start: true,
+        suspect: false,
+        prev_suspect: false,
+        caps: None,
+        time: None,
+        tags: None,
+        running: Some((number, number + 1)),
+        clock: None,
+    };
+    Item::new(chunk, [1; 8], number, Arc::default(), 5)
+}
+
+fn numbers(items: &[Item]) -> Vec<u64> {
+    items.iter().map(|item| item.number).collect()
+}
+
+fn read_all(spool: &mut Spool) -> Vec<u64> {
+    let mut all = Vec::new();
+    while let Some(items) = spool.read_next().unwrap() {
+        all.extend(numbers(&items));
+    }
+    all
+}
+
+fn open(dir: &Path, identity: &Identity) -> Spool {
+    let (spool, damaged) = Spool::open(dir, identity, [9; 16], 1 << 20).unwrap();
+    assert!(damaged.is_empty());
+    spool
+}
+
+#[test]
+fn chunks_come_back_as_they_went_in() {
+    let (dir, identity) = (tempfile::tempdir().unwrap(), Identity::generate().unwrap());
+    let mut spool = open(dir.path(), &identity);
+    let mut items = vec![item(1), item(2)];
+    let held = Held {
+        d1: [3; 32].into(),
+        new: true,
+    };
+    items[1].content = Job::held(items[1].content.id.clone(), false, 100, held);
+    assert!(spool.append(&mut items).is_none() && items.is_empty());
+    drop(spool);
+    let mut spool = open(dir.path(), &identity);
+    let mut back = spool.read_next().unwrap().unwrap();
+    assert_eq!(back[0].content.clear().unwrap(), [1; 100]);
+    assert_eq!(back[0].content.id.tag(), item(1).content.id.tag());
+    assert!(matches!(&back[0].envelope, Surround::Inline(bytes) if *bytes == [1; 3]));
+    assert_eq!(
+        (back[0].session, back[0].running, back[0].arrived),
+        ([1; 8], Some((1, 2)), 5)
+    );
+    let held = back[1].content.holding().unwrap();
+    assert_eq!((*held.d1, held.new), ([3; 32], true));
+}
+
+#[test]
+fn what_is_under_way_goes_before_what_waits() {
+    let (dir, identity) = (tempfile::tempdir().unwrap(), Identity::generate().unwrap());
+    let mut spool = open(dir.path(), &identity);
+    spool.append(&mut vec![item(3)]);
+    let mut under_way =
+        [vec![item(1), item(2)], spool.read_next().unwrap().unwrap()].concat_items();
+    spool.append(&mut vec![item(5)]);
+    under_way.push(item(4));
+    assert!(spool.insert(under_way.iter_mut().collect()).unwrap());
+    spool.rewind();
+    assert_eq!(read_all(&mut spool), [1, 2, 3, 4, 5]);
+    // Without room for all, nothing of it is left.
+    let bytes = spool.bytes();
+    spool.max_bytes = bytes + 10;
+    let mut more = item(6);
+    assert!(!spool.insert(vec![&mut more]).unwrap());
+    assert_eq!((spool.bytes(), more.spooled), (bytes, None));
+}
+
+trait Concat {
+    fn concat_items(self) -> Vec<Item>;
+}
+
+impl Concat for [Vec<Item>; 2] {
+    fn concat_items(self) -> Vec<Item> {
+        self.into_iter().flatten().collect()
+    }
+}
+
+#[test]
+fn a_crash_around_a_commit_neither_loses_nor_repeats() {
+    let (dir, identity) = (tempfile::tempdir().unwrap(), Identity::generate().unwrap());
+    for committed in [true, false] {
+        let mut spool = open(dir.path(), &identity);
+        spool.append(&mut vec![item(1), item(2), item(3)]);
+        let items = spool.read_next().unwrap().unwrap();
+        let places = items[..2].iter().filter_map(|item| item.spooled).collect();
+        spool.begin(7, &[8; 32], places).unwrap();
+        drop(spool);
+        let mut spool = open(dir.path(), &identity);
+        assert_eq!(spool.pending(), Some((7, [8; 32])));
+        spool.settle(committed).unwrap();
+        drop(spool);
+        let mut spool = open(dir.path(), &identity);
+        assert_eq!(spool.pending(), None);
+        let items = spool.read_next().unwrap().unwrap();
+        let left: &[u64] = if committed { &[3] } else { &[1, 2, 3] };
+        assert_eq!(numbers(&items), left);
+        let places = items.iter().filter_map(|item| item.spooled).collect();
+        spool.begin(8, &[9; 32], places).unwrap();
+        spool.settle(true).unwrap();
+        assert!(spool.is_empty() && spool.bytes() == 0);
+    }
+}
+
+#[test]
+fn one_recorder_at_a_time_and_only_with_its_identity() {
+    let (dir, identity) = (tempfile::tempdir().unwrap(), Identity::generate().unwrap());
+    let mut spool = open(dir.path(), &identity);
+    let error = Spool::open(dir.path(), &identity, [9; 16], 0)
+        .err()
+        .unwrap();
+    assert!(error.to_string().contains("another recorder"), "{error}");
+    spool.append(&mut vec![item(1)]);
+    drop(spool);
+    let mut other = open(dir.path(), &Identity::generate().unwrap());
+    let damage = other.read_next().err().unwrap();
+    assert!(damage.contains(".bad"), "{damage}");
+    assert!(other.is_empty() && other.bytes() == 0);
+}
