@@ -7,6 +7,7 @@ use gstcamvault::client::{Vault, runtime};
 use gstcamvault::identity::Identity;
 use gstcamvault::server::{Config, Server};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
@@ -407,4 +408,47 @@ fn queries_and_eos_sent_to_the_pipeline() {
     assert!(sink.query(&mut latency) && latency.result().0);
     run.pipeline.send_event(gst::event::Eos::new());
     run.end(10).unwrap();
+}
+
+#[test]
+fn a_sealed_chunk_that_was_changed_costs_its_group_of_pictures() {
+    let place = Place::new();
+    let mut run = Run::new(&format!(
+        "{VIDEO} ! rcededuppay name=pay unit=au seal=true identity={} ! {}",
+        place.identity.display(),
+        place.sink("changed")
+    ));
+    let pad = run
+        .pipeline
+        .by_name("pay")
+        .unwrap()
+        .static_pad("src")
+        .unwrap();
+    let seen = AtomicU32::new(0);
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        if seen.fetch_add(1, Ordering::Relaxed) == 20 {
+            let buffer = info.buffer_mut().unwrap().make_mut();
+            let mut map = buffer.map_writable().unwrap();
+            *map.last_mut().unwrap() ^= 1;
+        }
+        gst::PadProbeReturn::Ok
+    });
+    run.pipeline.set_state(gst::State::Playing).unwrap();
+    run.end(30).unwrap();
+    assert_eq!(run.warnings(), 2, "one for the chunk, one for the drop");
+    assert_eq!(run.stat("chunks"), 80);
+    assert_eq!(run.stat("dropped"), 9, "up to unit 30, the next keyframe");
+}
+
+#[test]
+fn two_vaults_may_stand_behind_a_tee() {
+    let (one, other) = (Place::new(), Place::new());
+    let second = other.sink("b").replace("name=sink", "name=other");
+    let mut run = Run::play(&format!(
+        "{VIDEO} ! rcededuppay ! tee name=t ! queue ! {} t. ! queue ! {second}",
+        one.sink("a")
+    ));
+    run.end(30).unwrap();
+    assert_eq!((one.segments(), other.segments()), (1, 1));
+    assert_eq!(run.stat("dropped"), 0);
 }

@@ -42,12 +42,16 @@ fn element(factory: &gst::ElementFactory) -> String {
                 how.push(word);
             }
         }
+        // The text of an absent structure is not defined.
+        let default = match spec.value_type() == gst::Structure::static_type() {
+            true => "none".into(),
+            false => format!("{:?}", spec.default_value()),
+        };
         writeln!(
             out,
-            "  property {} {} = {:?} ({})",
+            "  property {} {} = {default} ({})",
             spec.name(),
             spec.value_type(),
-            spec.default_value(),
             how.join(", ")
         )
         .unwrap();

@@ -31,7 +31,7 @@ use super::track::{Position, Track, Verdict};
 use crate::client;
 use crate::client::recorder::{Config, Event, Push, Recorder, Stats, StreamChunk};
 use crate::client::transport;
-use crate::elements::support::{carrier, files};
+use crate::elements::support::{carrier, files, lock};
 use crate::identity::AeadKey;
 use crate::protocol::{RecordingUrl, Window};
 use crate::rce::SUITE;
@@ -40,7 +40,7 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, PoisonError};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
@@ -164,14 +164,10 @@ struct State {
 #[derive(Default)]
 pub struct DedupSink {
     settings: Mutex<Settings>,
-    // Never held while the recorder works, a message is posted or a pad is called.
+    // After `settings`; never held while the recorder works, a message is posted or a pad is called.
     state: Mutex<State>,
     /// `playing`, `stopping`, `flushing` or `end` has changed.
     changed: Condvar,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl DedupSink {
@@ -276,14 +272,18 @@ impl DedupSink {
         let Some((position, mut chunk)) = opened else {
             return Ok(None);
         };
-        let verdict = self.with_track(number, |track| {
-            if track.live.replace(live).is_none() {
-                recorder.set_live(live);
-            }
+        let (verdict, is_first) = self.with_track(number, |track| {
+            let is_first = track.live.replace(live).is_none();
             let verdict = track.judge(position, chunk.gop_start);
             track.describe(&mut chunk);
-            verdict
+            (verdict, is_first)
         })?;
+        if is_first {
+            let state = lock(&self.state);
+            let any = state.tracks.values().any(|track| track.live == Some(true));
+            drop(state);
+            recorder.set_live(any);
+        }
         match verdict {
             Verdict::Take => Ok(Some((chunk, live))),
             Verdict::Skip => {

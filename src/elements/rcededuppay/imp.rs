@@ -21,21 +21,22 @@
  * gst-launch-1.0 tcpserversrc port=5000 ! gdpdepay \
  *     ! dedupsink uri=camvault://127.0.0.1:7420/test identity=id
  * gst-launch-1.0 videotestsrc is-live=true ! x264enc ! h264parse \
- *     ! rcededuppay seal=true identity=id ! gdppay ! tcpclientsink port=5000
+ *     ! rcededuppay seal=true identity=id ! gdppay ! tcpclientsink port=5000 sync=false
  * ```
  */
 use super::Damaged;
 use super::track::{Output, Stats, Track};
 use crate::chunk;
+use crate::client::recorder::StreamChunk;
 use crate::client::transport::{self, Place};
-use crate::elements::support::{carrier, files, media};
+use crate::elements::support::{carrier, files, lock, media};
 use crate::identity::AeadKey;
 use crate::rce::SUITE;
 use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use std::path::PathBuf;
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{LazyLock, Mutex};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
@@ -156,6 +157,41 @@ impl Started {
             .build()
     }
 
+    /// The buffer of a chunk.
+    fn buffer(&mut self, chunk: StreamChunk) -> Result<gst::Buffer, transport::Error> {
+        let pts = chunk
+            .units
+            .first()
+            .and_then(|unit| unit.pts.or(unit.dts))
+            .map(gst::ClockTime::from_nseconds);
+        let duration = chunk
+            .running
+            .map(|(begin, end)| gst::ClockTime::from_nseconds(end - begin));
+        let (begin, len) = (self.offset, chunk.content.len() as u64);
+        self.offset += len;
+        let gop_start = chunk.gop_start;
+        let mut buffer = gst::Buffer::new();
+        let b = buffer.make_mut();
+        match &mut self.sealer {
+            Some(sealer) => {
+                let (head, c1) = transport::seal(&sealer.key, sealer.place, chunk)?;
+                sealer.place.seq += 1;
+                b.append_memory(gst::Memory::from_slice(head));
+                b.append_memory(gst::Memory::from_slice(c1));
+            }
+            None => carrier::put(b, chunk)
+                .map_err(|_| transport::Error::Form("the meta for chunks is not registered"))?,
+        }
+        b.set_pts(pts);
+        b.set_duration(duration);
+        b.set_offset(begin);
+        b.set_offset_end(begin + len);
+        if !gop_start {
+            b.set_flags(gst::BufferFlags::DELTA_UNIT);
+        }
+        Ok(buffer)
+    }
+
     /// Buffers begin anew.
     fn reset(&mut self) {
         self.track.reset(self.config.clone());
@@ -179,10 +215,6 @@ pub struct RceDedupPay {
     state: Mutex<State>,
     // A copy, so that reading them never waits.
     stats: Mutex<Stats>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl RceDedupPay {
@@ -301,7 +333,7 @@ impl RceDedupPay {
                     Output::default()
                 });
                 if sealed {
-                    // They go with the chunks.
+                    // They go with the chunks, and not beside them.
                     return done.is_ok();
                 }
                 done.is_ok()
@@ -359,46 +391,6 @@ impl RceDedupPay {
     }
 }
 
-impl Started {
-    /// The buffer of a chunk.
-    fn buffer(
-        &mut self,
-        chunk: crate::client::recorder::StreamChunk,
-    ) -> Result<gst::Buffer, transport::Error> {
-        let pts = chunk
-            .units
-            .first()
-            .and_then(|unit| unit.pts.or(unit.dts))
-            .map(gst::ClockTime::from_nseconds);
-        let duration = chunk
-            .running
-            .map(|(begin, end)| gst::ClockTime::from_nseconds(end - begin));
-        let (begin, len) = (self.offset, chunk.content.len() as u64);
-        self.offset += len;
-        let gop_start = chunk.gop_start;
-        let mut buffer = gst::Buffer::new();
-        let b = buffer.make_mut();
-        match &mut self.sealer {
-            Some(sealer) => {
-                let (head, c1) = transport::seal(&sealer.key, sealer.place, chunk)?;
-                sealer.place.seq += 1;
-                b.append_memory(gst::Memory::from_slice(head));
-                b.append_memory(gst::Memory::from_slice(c1));
-            }
-            None => carrier::put(b, chunk)
-                .map_err(|_| transport::Error::Form("the meta for chunks is not registered"))?,
-        }
-        b.set_pts(pts);
-        b.set_duration(duration);
-        b.set_offset(begin);
-        b.set_offset_end(begin + len);
-        if !gop_start {
-            b.set_flags(gst::BufferFlags::DELTA_UNIT);
-        }
-        Ok(buffer)
-    }
-}
-
 #[glib::object_subclass]
 impl ObjectSubclass for RceDedupPay {
     const NAME: &'static str = "GstRceDedupPay";
@@ -411,14 +403,11 @@ impl ObjectSubclass for RceDedupPay {
             unreachable!("pad_templates() has both");
         };
         let sinkpad = gst::Pad::builder_from_template(&sink)
-            .chain_function(|pad, parent, buffer| {
+            .chain_function(|_, parent, buffer| {
                 Self::catch_panic_pad_function(
                     parent,
                     || Err(gst::FlowError::Error),
-                    |this| {
-                        let _ = pad;
-                        this.chain(buffer)
-                    },
+                    |this| this.chain(buffer),
                 )
             })
             .event_function(|_, parent, event| {

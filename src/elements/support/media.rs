@@ -9,7 +9,7 @@ pub const BYTES: &str = "application/octet-stream";
 
 /// The media types that have to come in a certain form. Others are taken as they are.
 static FORMS: LazyLock<gst::Caps> = LazyLock::new(|| {
-    [
+    let mut forms: gst::Caps = [
         "video/x-h264, stream-format=(string){ avc, avc3, byte-stream }, alignment=(string)au",
         "video/x-h265, stream-format=(string){ hvc1, hev1, byte-stream }, alignment=(string)au",
         "image/jpeg, parsed=(boolean)true",
@@ -20,7 +20,9 @@ static FORMS: LazyLock<gst::Caps> = LazyLock::new(|| {
     ]
     .iter()
     .filter_map(|text| text.parse::<gst::Caps>().ok())
-    .collect()
+    .collect();
+    forms.make_mut().mark_may_be_leaked();
+    forms
 });
 
 /// Whether a stream with `caps` can be taken.

@@ -6,3 +6,10 @@ pub mod carrier;
 pub mod clock;
 pub mod files;
 pub mod media;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Locks, also after a panic in another thread, which is on the bus already.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
