@@ -11,14 +11,10 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 use std::collections::BTreeMap;
 use std::str::FromStr;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 /// Bytes that are held ready.
 const WINDOW: usize = 8 << 20;
-
-/// Reference of absolute time on buffers.
-static UNIX_TIME: LazyLock<gst::Caps> =
-    LazyLock::new(|| gst::Caps::new_empty_simple("timestamp/x-unix"));
 
 /// Why the task stops.
 pub(super) enum Stop {
@@ -48,6 +44,8 @@ pub(super) struct Stream {
     playback: Option<Playback>,
     course: Course,
     seqnum: gst::Seqnum,
+    /// Reference of absolute time on buffers.
+    unix_time: gst::Caps,
 }
 
 impl Stream {
@@ -65,6 +63,7 @@ impl Stream {
                 flags: gst::SegmentFlags::empty(),
             },
             seqnum: gst::Seqnum::next(),
+            unix_time: gst::Caps::new_empty_simple("timestamp/x-unix"),
         }
     }
 
@@ -257,7 +256,7 @@ impl Stream {
         track.send_segment(&self.course, Some(unit.place), self.seqnum);
         track.send_tags(unit.tags.as_ref());
         note(imp, &unit);
-        let buffer = buffer(unit, std::mem::take(&mut track.discont))?;
+        let buffer = buffer(unit, std::mem::take(&mut track.discont), &self.unix_time)?;
         let flow = track.pad.push(buffer);
         match self.flows.update_pad_flow(&track.pad, flow) {
             Ok(_) => Ok(()),
@@ -393,7 +392,7 @@ fn note(imp: &DedupSrc, unit: &Unit) {
 }
 
 /// The buffer of a unit, as it was recorded.
-fn buffer(unit: Unit, discont: bool) -> Result<gst::Buffer, Stop> {
+fn buffer(unit: Unit, discont: bool, unix_time: &gst::Caps) -> Result<gst::Buffer, Stop> {
     let mut buffer = gst::Buffer::from_mut_slice(unit.data);
     let Some(fields) = buffer.get_mut() else {
         return Err(Stop::Flow(gst::FlowError::Error));
@@ -408,7 +407,7 @@ fn buffer(unit: Unit, discont: bool) -> Result<gst::Buffer, Stop> {
     }
     if let Some(utc) = unit.utc.and_then(|utc| u64::try_from(utc).ok()) {
         let utc = ClockTime::from_nseconds(utc);
-        gst::ReferenceTimestampMeta::add(fields, &UNIX_TIME, utc, ClockTime::NONE);
+        gst::ReferenceTimestampMeta::add(fields, unix_time, utc, ClockTime::NONE);
     }
     Ok(buffer)
 }
