@@ -245,6 +245,7 @@ impl DedupSrc {
             let mut shared = lock(&self.shared);
             shared.pending = Some(Pending::Seek(seek, event.seqnum()));
             shared.position = seek.start;
+            shared.eos = false;
         }
         drop(quiet);
         started.task.start().is_ok()
