@@ -16,7 +16,7 @@
 // Locks are taken in this order: control, the task's own, stream, stopping, shared. None but the
 // first three is held while something is pushed, waited for or posted.
 
-use super::settings::{DEFAULT_FOLLOW, IDENTITY_VARIABLE, Settings, Target};
+use super::settings::{DEFAULT_FOLLOW, Settings, Target};
 use super::stream::{Stop, Stream};
 use super::timing::{Course, Seek};
 use crate::client::reader::Reader;
@@ -245,6 +245,7 @@ impl DedupSrc {
             let mut shared = lock(&self.shared);
             shared.pending = Some(Pending::Seek(seek, event.seqnum()));
             shared.position = seek.start;
+            shared.eos = false;
         }
         drop(quiet);
         started.task.start().is_ok()
@@ -455,12 +456,7 @@ impl ElementImpl for DedupSrc {
                     self.post_error_message(message);
                     gst::StateChangeError
                 })?;
-                gst::debug!(
-                    CAT,
-                    imp = self,
-                    "{IDENTITY_VARIABLE} or identity: {:?}",
-                    target
-                );
+                gst::debug!(CAT, imp = self, "recording {}", target.url);
                 *lock(&self.target) = Some(Arc::new(target));
             }
             gst::StateChange::PausedToReady => self.interrupt(),

@@ -64,6 +64,7 @@ impl Stream {
                 flags: gst::SegmentFlags::empty(),
             },
             seqnum: gst::Seqnum::next(),
+            unix_time: gst::Caps::new_empty_simple("timestamp/x-unix"),
         }
     }
 

@@ -513,3 +513,22 @@ fn following_plays_what_is_recorded_meanwhile() {
             .any(|seen| matches!(seen, Seen::Other(gst::EventType::Gap)))
     );
 }
+
+#[test]
+fn it_ends_in_order_when_it_is_told_to() {
+    let fake = Arc::new(sample());
+    fake.state().summary.closed = false;
+    let player = Player::new(&fake, "");
+    player.source.set_property("follow", true);
+    player.go(gst::State::Playing);
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(player.source.send_event(gst::event::Eos::new()));
+    assert_eq!(player.finish(), None);
+    player.forget();
+    // And goes on when it is told to.
+    assert!(player.seek(gst::SeekFlags::FLUSH, 11 * SECOND));
+    std::thread::sleep(Duration::from_millis(300));
+    player.take("src_0");
+    assert!(player.source.send_event(gst::event::Eos::new()));
+    assert_eq!(player.finish(), None);
+}

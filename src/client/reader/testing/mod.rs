@@ -31,9 +31,12 @@ pub(crate) struct Au {
     pub info: UnitInfo,
 }
 
+type Pair = ([u8; 32], [u8; 32]);
+
 #[derive(Default)]
 pub(crate) struct State {
-    pub records: HashMap<([u8; 32], [u8; 32]), ([u8; 32], [u8; 32])>,
+    /// `C2'` and `C3` by tag and `d1`.
+    pub records: HashMap<Pair, Pair>,
     pub blobs: HashMap<[u8; 32], Vec<u8>>,
     pub segments: Vec<(Vec<u8>, Vec<u8>)>,
     pub summary: Summary,
