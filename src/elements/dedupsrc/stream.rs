@@ -52,7 +52,6 @@ impl Stream {
     pub fn new() -> Self {
         Self {
             group: gst::GroupId::next(),
-            unix_time: gst::Caps::new_empty_simple("timestamp/x-unix"),
             tracks: BTreeMap::new(),
             flows: gst_base::UniqueFlowCombiner::new(),
             playback: None,
