@@ -16,6 +16,7 @@ camvault_packages=(
     gstreamer1.0-plugins-base
     gstreamer1.0-plugins-good
     gstreamer1.0-plugins-ugly
+    gstreamer1.0-plugins-base-apps
     gstreamer1.0-tools
     libgstreamer-plugins-bad1.0-dev
     libgstreamer-plugins-base1.0-dev
