@@ -66,8 +66,7 @@ pub(super) fn encrypt_copy(
     let mut cipher = cipher(key);
     for part in data.chunks(STRIDE) {
         let out = &mut scratch[..part.len()];
-        out.copy_from_slice(part);
-        cipher.apply_keystream(out);
+        cipher.apply_keystream_b2b(part, out);
         each(out);
     }
 }

@@ -4,19 +4,32 @@
 //! A blob is written to `tmp/`, synced, renamed to its name, and the directory synced: after a
 //! kill it is there whole or not at all. The steps of one batch are done side by side: all files
 //! are written before the first one is waited for.
+//!
+//! Large blobs are written past the page cache where the file system can: they are seldom read
+//! soon, and filling the cache costs more than all the rest of storing them (measured: 0.7 to 3 CPU
+//! seconds a GB against 0.2).
 
 use super::{Blob, BlobInfo, Blobs, Error, Hash, Health, Room, Upkeep, hex, ms, now_ms, unhex};
 use async_trait::async_trait;
 use bytes::Bytes;
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{IoSlice, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Threads that sync the files of one batch.
 const SYNCERS: usize = 8;
+
+/// Blobs of at least so many bytes go past the page cache.
+const DIRECT_MIN: u64 = 128 << 10;
+/// What addresses and lengths of such writes are multiples of.
+const BLOCK: usize = 4096;
+/// Bytes of one such write.
+const STAGE: usize = 1 << 20;
 
 /// A directory of blobs. Clones share it.
 #[derive(Clone, Debug)]
@@ -28,6 +41,8 @@ struct Inner {
     tmp: PathBuf,
     room: Room,
     serial: AtomicU64,
+    /// Whether the file system can write past the page cache.
+    direct: bool,
 }
 
 fn sync_dir(dir: &Path) -> Result<(), Error> {
@@ -79,6 +94,7 @@ impl Directory {
             tmp: dir.join("tmp"),
             room,
             serial: AtomicU64::new(now_ms()),
+            direct: can_write_direct(&dir.join("tmp")),
         };
         let make = |path: &Path| fs::create_dir_all(path).map_err(|e| Error::io(path.display(), e));
         make(&inner.tmp)?;
@@ -118,10 +134,16 @@ impl Inner {
             let serial = self.serial.fetch_add(1, Ordering::Relaxed);
             let path = self.tmp.join(format!("{serial:016x}"));
             let at = |e| Error::io(path.display(), e);
-            let file = File::create_new(&path).map_err(at)?;
+            let len = bytes(blob);
+            let direct = self.direct && len >= DIRECT_MIN;
+            let file = create(&path, direct).map_err(at)?;
             unfinished.0.push((path.clone(), file));
             if let Some((_, file)) = unfinished.0.last_mut() {
-                write_parts(file, &blob.data).map_err(at)?;
+                let written = match direct {
+                    true => write_direct(file, &blob.data, len),
+                    false => write_parts(file, &blob.data),
+                };
+                written.map_err(at)?;
             }
         }
         side_by_side(&unfinished.0, |(path, file)| {
@@ -213,6 +235,64 @@ impl Inner {
         }
         Ok(removed)
     }
+}
+
+/// A new file to write, past the page cache or not.
+fn create(path: &Path, direct: bool) -> std::io::Result<File> {
+    let flags = match direct {
+        true => rustix::fs::OFlags::DIRECT.bits().cast_signed(),
+        false => 0,
+    };
+    let mut options = File::options();
+    options
+        .write(true)
+        .create_new(true)
+        .custom_flags(flags)
+        .open(path)
+}
+
+/// Tries whether the file system below a directory takes writes past the page cache.
+fn can_write_direct(dir: &Path) -> bool {
+    let probe = || -> std::io::Result<()> {
+        let file = tempfile::Builder::new().make_in(dir, |path| create(path, true))?;
+        write_direct(
+            file.as_file(),
+            &[Bytes::from_static(&[0; BLOCK])],
+            BLOCK as u64,
+        )
+    };
+    fs::create_dir_all(dir).and_then(|()| probe()).is_ok()
+}
+
+/// Writes all parts in order, in whole blocks from aligned memory, and cuts off the padding.
+fn write_direct(mut file: &File, parts: &[Bytes], len: u64) -> std::io::Result<()> {
+    thread_local!(static STAGING: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) });
+    STAGING.with_borrow_mut(|staging| {
+        staging.resize(STAGE + BLOCK, 0);
+        let start = staging.as_ptr().align_offset(BLOCK);
+        let stage = &mut staging[start..start + STAGE];
+        let mut used = 0;
+        for part in parts {
+            let mut part = &part[..];
+            while !part.is_empty() {
+                let (now, rest) = part.split_at(part.len().min(STAGE - used));
+                stage[used..used + now.len()].copy_from_slice(now);
+                used += now.len();
+                part = rest;
+                if used == STAGE {
+                    file.write_all(stage)?;
+                    used = 0;
+                }
+            }
+        }
+        let padded = used.next_multiple_of(BLOCK);
+        stage[used..padded].fill(0);
+        file.write_all(&stage[..padded])?;
+        match padded == used {
+            true => Ok(()),
+            false => file.set_len(len),
+        }
+    })
 }
 
 /// Writes all parts in order.
