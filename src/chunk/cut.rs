@@ -195,10 +195,30 @@ impl Gear {
             return None;
         };
         let mut hash = self.hash;
-        let found = bytes.iter().position(|&byte| {
-            hash = (hash << 1).wrapping_add(table[usize::from(byte)]);
+        let step = |hash: u64, byte: u8| (hash << 1).wrapping_add(table[usize::from(byte)]);
+        // Four bytes at once: their sums do not depend on the hash before them, which leaves one
+        // shift and one addition from round to round instead of four of each.
+        let (fours, rest) = bytes.as_chunks::<4>();
+        let found = fours.iter().position(|four| {
+            let mut sums = [0u64; 4];
+            let mut sum = 0;
+            for (to, byte) in sums.iter_mut().zip(four) {
+                sum = step(sum, *byte);
+                *to = sum;
+            }
+            let [a, b, c, d] = std::array::from_fn(|i| (hash << (i + 1)).wrapping_add(sums[i]));
+            let cut = (a & mask == 0) | (b & mask == 0) | (c & mask == 0) | (d & mask == 0);
+            if !cut {
+                hash = d;
+            }
+            cut
+        });
+        let from = found.map_or(bytes.len() - rest.len(), |round| round * 4);
+        let found = bytes[from..].iter().position(|&byte| {
+            hash = step(hash, byte);
             hash & mask == 0
         });
+        let found = found.map(|at| from + at);
         self.hash = hash;
         found
     }
