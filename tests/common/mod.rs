@@ -2,6 +2,8 @@
 //! A vault in this process, owners, and pipelines that are stopped when they go out of scope.
 #![allow(dead_code)]
 
+pub mod serve;
+
 use gst::prelude::*;
 use gstcamvault::client::Vault;
 use gstcamvault::identity::Identity;
@@ -193,6 +195,39 @@ pub fn stat(element: &gst::Element, name: &str) -> u64 {
         .property::<gst::Structure>("stats")
         .get(name)
         .unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+/// Every file below a folder.
+pub fn walk(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
+    entries
+        .flat_map(|path| match path.is_dir() {
+            true => walk(&path),
+            false => vec![path],
+        })
+        .collect()
+}
+
+/// Blobs that a server keeps in its data directory.
+pub fn blobs(data: &Path) -> Vec<PathBuf> {
+    let mut found = walk(data);
+    found.retain(|path| {
+        let name = path.file_name().unwrap().to_string_lossy();
+        name.len() >= 60 && name.bytes().all(|b| b.is_ascii_hexdigit())
+    });
+    assert!(!found.is_empty(), "{:?}", walk(data));
+    found
+}
+
+/// Makes a file with ffmpeg.
+pub fn ffmpeg(arguments: &[&str], out: &Path) {
+    let status = std::process::Command::new("ffmpeg")
+        .args(["-loglevel", "error", "-y"])
+        .args(arguments)
+        .arg(out)
+        .status()
+        .expect("ffmpeg is installed by tests/run.sh");
+    assert!(status.success(), "ffmpeg {arguments:?}");
 }
 
 /// The program of this build; its output as JSON.

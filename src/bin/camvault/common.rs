@@ -56,6 +56,19 @@ impl Failure {
         }
     }
 
+    /// Wrong usage.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self {
+            code: 2,
+            message: message.into(),
+        }
+    }
+
+    /// Another exit code.
+    pub fn with_code(self, code: u8) -> Self {
+        Self { code, ..self }
+    }
+
     /// The vault cannot be reached.
     pub fn unreachable(message: String) -> Self {
         Self { code: 4, message }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
-use crate::common::{self, Failure, IdentityArg, print};
+use crate::common::{self, Failure, IdentityArg, print, wait};
 use crate::media::{self, Running};
 use gst::prelude::*;
+use gstcamvault::client::reader::Reader;
 use gstcamvault::protocol::RecordingUrl;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -45,8 +46,20 @@ fn parsers(media: &str) -> Option<&'static [&'static str]> {
 
 pub fn run(args: &Args, json: bool) -> Result<ExitCode, Failure> {
     media::init()?;
+    let reader = wait(Reader::open(&args.url, &args.identity.load()?))?;
+    let tracks = reader.summary().tracks;
+    let bytes = tracks
+        .iter()
+        .all(|t| t.starts_with("application/octet-stream"));
+    let muxer = muxer(&args.out);
+    if !bytes && muxer.is_none() {
+        return Err(Failure::usage(
+            "the recording is media: give the file the ending .mp4, .mkv or .ts",
+        ));
+    }
+    drop(reader);
     let part = part_name(&args.out);
-    let written = download(args, &part, json);
+    let written = download(args, muxer.filter(|_| !bytes), &part, json);
     if written.is_err() {
         let _ = std::fs::remove_file(&part);
     }
@@ -71,7 +84,7 @@ fn part_name(out: &Path) -> PathBuf {
     out.with_file_name(name)
 }
 
-fn download(args: &Args, part: &Path, json: bool) -> Result<(), Failure> {
+fn download(args: &Args, muxer: Option<&str>, part: &Path, json: bool) -> Result<(), Failure> {
     let pipeline = Running(gst::Pipeline::new());
     let source = media::make("dedupsrc")?;
     source.set_property("uri", args.url.to_string());
@@ -80,7 +93,7 @@ fn download(args: &Args, part: &Path, json: bool) -> Result<(), Failure> {
     sink.set_property("location", part.display().to_string());
     pipeline.0.add_many([&source, &sink])?;
 
-    let muxer = muxer(&args.out).map(media::make).transpose()?;
+    let muxer = muxer.map(media::make).transpose()?;
     if let Some(muxer) = &muxer {
         pipeline.0.add(muxer)?;
         muxer.link(&sink)?;
@@ -123,23 +136,10 @@ fn attach(
         .parent()
         .and_downcast::<gst::Bin>()
         .ok_or_else(|| Failure::new("the pipeline is gone"))?;
-    let (chain, target) = match (media.as_str(), muxer) {
-        ("application/octet-stream", Some(muxer)) => {
-            // Not media: the muxer was a guess from the name.
-            bin.remove(muxer)?;
-            (&[] as &[_], sink)
-        }
-        ("application/octet-stream", None) => (&[] as &[_], sink),
-        (_, None) => {
-            return Err(Failure::new(
-                "the recording is media: give the file the ending .mp4, .mkv or .ts",
-            ));
-        }
-        (media, Some(muxer)) => {
-            let chain = parsers(media)
-                .ok_or_else(|| Failure::new(format!("no container is known here for {media}")))?;
-            (chain, muxer)
-        }
+    let chain = match muxer {
+        None => &[],
+        Some(_) => parsers(&media)
+            .ok_or_else(|| Failure::new(format!("no container is known here for {media}")))?,
     };
     let mut last = pad.clone();
     for name in [&["queue"], chain].concat() {
@@ -149,10 +149,13 @@ fn attach(
         link(&last, &media::static_pad(&element, "sink")?)?;
         last = media::static_pad(&element, "src")?;
     }
-    let to = match target == sink {
-        true => media::static_pad(sink, "sink")?,
-        false => target.compatible_pad(&last, Some(&caps)).ok_or_else(|| {
-            Failure::new(format!("{} cannot hold {media}: try .mkv", target.name()))
+    let to = match muxer {
+        None => media::static_pad(sink, "sink")?,
+        // By what the parser can make of the stream, not by how it was recorded.
+        Some(muxer) => muxer.compatible_pad(&last, None).ok_or_else(|| {
+            Failure::new(format!(
+                "this kind of file cannot hold {media}: give it the ending .mkv"
+            ))
         })?,
     };
     link(&last, &to)
