@@ -227,6 +227,14 @@ impl VaultArg {
         &self.0
     }
 
+    /// Connects and makes one request that is not tried again: players and recorders wait for a
+    /// vault that is away, whoever types a command wants to know.
+    pub fn reach(&self, identity: &IdentityArg) -> Result<Vault, Failure> {
+        let vault = self.connect(identity)?;
+        wait(vault.path_keys())?;
+        Ok(vault)
+    }
+
     pub fn connect(&self, identity: &IdentityArg) -> Result<Vault, Failure> {
         Ok(Vault::connect(&self.0, identity.load()?)?)
     }

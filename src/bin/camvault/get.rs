@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-use crate::common::{self, Failure, IdentityArg, print, wait};
+use crate::common::{self, Failure, IdentityArg, VaultArg, print, wait};
 use crate::media::{self, Running};
 use gst::prelude::*;
 use gstcamvault::client::reader::Reader;
@@ -31,22 +31,34 @@ fn muxer(out: &Path) -> Option<&'static str> {
 }
 
 /// What stands between a stream and a muxer: a parser, and where units carry no decoding time, an
-/// element that works it out.
-fn parsers(media: &str) -> Option<&'static [&'static str]> {
-    Some(match media {
-        "video/x-h264" => &["h264parse", "h264timestamper"],
-        "video/x-h265" => &["h265parse", "h265timestamper"],
-        "image/jpeg" => &["jpegparse"],
-        "audio/mpeg" => &["aacparse"],
-        "audio/x-opus" => &["opusparse"],
-        "video/x-raw" | "audio/x-raw" | "audio/x-mulaw" | "audio/x-alaw" => &["identity"],
+/// element that works it out. The parser does not hear from behind that element what the muxer
+/// takes, so the form is named.
+fn parsers(media: &str, muxer: &str) -> Option<&'static str> {
+    Some(match (media, muxer) {
+        ("video/x-h264", "mpegtsmux") => {
+            "h264parse ! video/x-h264,stream-format=byte-stream,alignment=au ! h264timestamper"
+        }
+        ("video/x-h264", _) => {
+            "h264parse ! video/x-h264,stream-format=avc,alignment=au ! h264timestamper"
+        }
+        ("video/x-h265", "mpegtsmux") => {
+            "h265parse ! video/x-h265,stream-format=byte-stream,alignment=au ! h265timestamper"
+        }
+        ("video/x-h265", _) => {
+            "h265parse ! video/x-h265,stream-format=hvc1,alignment=au ! h265timestamper"
+        }
+        ("image/jpeg", _) => "jpegparse",
+        ("audio/mpeg", _) => "aacparse",
+        ("audio/x-opus", _) => "opusparse",
+        ("video/x-raw" | "audio/x-raw" | "audio/x-mulaw" | "audio/x-alaw", _) => "identity",
         _ => return None,
     })
 }
 
 pub fn run(args: &Args, json: bool) -> Result<ExitCode, Failure> {
     media::init()?;
-    let reader = wait(Reader::open(&args.url, &args.identity.load()?))?;
+    let vault = VaultArg::of(&args.url).reach(&args.identity)?;
+    let reader = wait(Reader::open(&args.url, vault.identity()))?;
     let tracks = reader.summary().tracks;
     let bytes = tracks
         .iter()
@@ -136,19 +148,23 @@ fn attach(
         .parent()
         .and_downcast::<gst::Bin>()
         .ok_or_else(|| Failure::new("the pipeline is gone"))?;
-    let chain = match muxer {
-        None => &[],
-        Some(_) => parsers(&media)
-            .ok_or_else(|| Failure::new(format!("no container is known here for {media}")))?,
+    let between = match muxer.and_then(gst::Element::factory) {
+        None => String::from("queue"),
+        Some(muxer) => {
+            let parser = parsers(&media, &muxer.name())
+                .ok_or_else(|| Failure::new(format!("no container is known here for {media}")))?;
+            format!("queue ! {parser}")
+        }
     };
-    let mut last = pad.clone();
-    for name in [&["queue"], chain].concat() {
-        let element = media::make(name)?;
-        bin.add(&element)?;
-        element.sync_state_with_parent()?;
-        link(&last, &media::static_pad(&element, "sink")?)?;
-        last = media::static_pad(&element, "src")?;
-    }
+    let between = gst::parse::bin_from_description(&between, true).map_err(|e| {
+        Failure::new(format!(
+            "{e}: install gstreamer1.0-plugins-base, -good, -bad and -ugly"
+        ))
+    })?;
+    bin.add(&between)?;
+    between.sync_state_with_parent()?;
+    link(pad, &media::static_pad(between.upcast_ref(), "sink")?)?;
+    let last = media::static_pad(between.upcast_ref(), "src")?;
     let to = match muxer {
         None => media::static_pad(sink, "sink")?,
         // By what the parser can make of the stream, not by how it was recorded.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-use crate::common::{self, Failure, IdentityArg, VaultArg, print, wait};
+use crate::common::{self, Failure, IdentityArg, VaultArg, print};
 use crate::media::{self, Running};
 use gst::prelude::*;
 use gstcamvault::chunk::UnitMode;
@@ -50,9 +50,7 @@ pub fn run(args: &Args, json: bool) -> Result<ExitCode, Failure> {
         .iter()
         .map(|f| size(f))
         .collect::<Result<_, _>>()?;
-    // A pipeline waits for a vault that is away; whoever types a command wants to know.
-    let vault = VaultArg::of(&args.url).connect(&args.identity)?;
-    wait(vault.path_keys())?;
+    VaultArg::of(&args.url).reach(&args.identity)?;
     let mut totals = Totals::default();
     for (file, size) in args.files.iter().zip(sizes) {
         store(args, file, size, json, &mut totals)?;
