@@ -232,9 +232,16 @@ pub fn ffmpeg(arguments: &[&str], out: &Path) {
 
 /// The program of this build; its output as JSON.
 pub fn camvault(arguments: &[&str]) -> (i32, serde_json::Value) {
+    camvault_with(arguments, &[])
+}
+
+/// … with variables in its environment.
+pub fn camvault_with(arguments: &[&str], variables: &[(&str, &str)]) -> (i32, serde_json::Value) {
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_camvault"))
         .arg("--json")
         .args(arguments)
+        .env_remove("CAMVAULT_CA_FILE")
+        .envs(variables.iter().copied())
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -69,16 +69,6 @@ impl Failure {
         Self { code, ..self }
     }
 
-    /// The vault cannot be reached.
-    pub fn unreachable(message: String) -> Self {
-        Self { code: 4, message }
-    }
-
-    /// The vault said no.
-    pub fn refused(message: String) -> Self {
-        Self { code: 5, message }
-    }
-
     pub fn report(self, json: bool) -> ExitCode {
         if json {
             println!(
@@ -95,7 +85,7 @@ impl From<client::Error> for Failure {
     fn from(error: client::Error) -> Self {
         use client::Error as E;
         let code = match &error {
-            E::Network { .. } => 4,
+            E::Network { .. } | E::Untrusted { .. } => 4,
             E::NoRecording(_)
             | E::Refused {
                 code: Code::NotFound,
