@@ -13,6 +13,7 @@ pub mod protocol;
 pub mod rce;
 pub mod server;
 pub mod store;
+mod trust;
 
 pub use plugin::plugin_desc::plugin_register_static;
 

@@ -3,19 +3,9 @@
 
 mod common;
 
-use common::{TestVault, camvault};
+use common::{TestVault, camvault, ffmpeg};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-fn ffmpeg(arguments: &[&str], out: &Path) {
-    let status = Command::new("ffmpeg")
-        .args(["-loglevel", "error", "-y"])
-        .args(arguments)
-        .arg(out)
-        .status()
-        .expect("ffmpeg is installed by tests/run.sh");
-    assert!(status.success(), "ffmpeg {arguments:?}");
-}
 
 fn gst(description: &str) {
     common::Pipeline::launch(description)

@@ -3,55 +3,16 @@
 
 #[path = "common/raw.rs"]
 mod common;
+#[path = "common/serve.rs"]
+mod serve;
 
 use common::*;
 use gstcamvault::identity::Identity;
 use gstcamvault::protocol::*;
-use std::io::{BufRead as _, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use serve::Program;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-
-struct Program {
-    child: Child,
-    url: String,
-}
-
-impl Program {
-    fn start(data: &Path, arguments: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_camvault"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
-            .arg(data)
-            .args(["--grace", "1", "--collect-every", "1"])
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        let out = child.stdout.take().unwrap();
-        BufReader::new(out).read_line(&mut line).unwrap();
-        let url = line.trim().strip_prefix("listening on ").expect(&line);
-        let url = url.to_owned();
-        Self { child, url }
-    }
-
-    fn terminate(&self) {
-        let pid = self.child.id().to_string();
-        Command::new("kill").args(["-TERM", &pid]).status().unwrap();
-    }
-
-    fn exit_code(mut self) -> Option<i32> {
-        self.child.wait().unwrap().code()
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// What a writer was told is durable.
 type Acknowledged = Arc<Mutex<Vec<(usize, u64, Vec<ChunkRef>)>>>;

@@ -13,6 +13,16 @@ pub enum Error {
         /// What failed.
         reason: String,
     },
+    /// The server shows a certificate that is not accepted.
+    #[error(
+        "vault {vault}: its certificate is not accepted: {reason}: set CAMVAULT_CA_FILE to a PEM file with the authority that signed it"
+    )]
+    Untrusted {
+        /// Base URL.
+        vault: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The server refused.
     #[error("vault {vault} refused {what}: {message}")]
     Refused {
@@ -109,7 +119,7 @@ pub enum Error {
     #[error("no threads for the network: {0}")]
     Threads(String),
     /// The file of trusted certificates.
-    #[error("certificates to trust, {path}: {reason}: CAMVAULT_CA_FILE names a PEM file")]
+    #[error("certificates to trust, {path}: {reason}: set CAMVAULT_CA_FILE to a PEM file")]
     Certificates {
         /// The file, or the system's.
         path: String,
@@ -142,6 +152,8 @@ impl Error {
         use crate::protocol::Code;
         Some(match self {
             Self::Network { .. } => "network",
+            // A renewed certificate ends it; meanwhile a camera's footage is kept.
+            Self::Untrusted { .. } => "certificate",
             Self::Answer { .. } => "answer",
             Self::Cancelled => "cancelled",
             Self::Refused { code, .. } => match code {

@@ -3,6 +3,7 @@
 
 use super::{BlobInfo, Error, Hash, Health, Upkeep, now_ms};
 use crate::protocol::{self, Problem};
+use crate::trust::{self, Lost};
 use async_trait::async_trait;
 use minicbor::bytes::ByteArray;
 use minicbor::{Decode, Encode};
@@ -69,11 +70,12 @@ pub struct Remote {
 impl Remote {
     /// Talks to the endpoint at `url`; `seal` makes the headers that authenticate a body.
     pub fn new(url: String, seal: Box<Seal>) -> Result<Self, Error> {
-        let http = reqwest::Client::builder()
-            .connect_timeout(Duration::from_secs(10))
-            .timeout(TIMEOUT)
-            .build()
-            .map_err(|e| Error::Remote(e.to_string()))?;
+        let http = trust::client(url.starts_with("https:"), |builder| {
+            builder
+                .connect_timeout(Duration::from_secs(10))
+                .timeout(TIMEOUT)
+        })
+        .map_err(|e| Error::Remote(format!("certificates to trust, {e}")))?;
         Ok(Self {
             url,
             seal,
@@ -102,7 +104,7 @@ impl Remote {
         let now = now_ms().saturating_add_signed(self.clock_ms.load(Ordering::Relaxed));
         let (name, value) = (self.seal)(body, now / 1000)?;
         let request = self.http.post(&self.url).header(name, value);
-        let failed = |e: reqwest::Error| Error::Remote(e.to_string());
+        let failed = |e: reqwest::Error| Error::Remote(Lost::of(&e).reason);
         let answer = request.body(body.to_vec()).send().await.map_err(failed)?;
         let status = answer.status();
         let bytes = answer.bytes().await.map_err(failed)?;

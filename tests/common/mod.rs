@@ -2,6 +2,8 @@
 //! A vault in this process, owners, and pipelines that are stopped when they go out of scope.
 #![allow(dead_code)]
 
+pub mod serve;
+
 use gst::prelude::*;
 use gstcamvault::client::Vault;
 use gstcamvault::identity::Identity;
@@ -195,11 +197,51 @@ pub fn stat(element: &gst::Element, name: &str) -> u64 {
         .unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
+/// Every file below a folder.
+pub fn walk(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
+    entries
+        .flat_map(|path| match path.is_dir() {
+            true => walk(&path),
+            false => vec![path],
+        })
+        .collect()
+}
+
+/// Blobs that a server keeps in its data directory.
+pub fn blobs(data: &Path) -> Vec<PathBuf> {
+    let mut found = walk(data);
+    found.retain(|path| {
+        let name = path.file_name().unwrap().to_string_lossy();
+        name.len() >= 60 && name.bytes().all(|b| b.is_ascii_hexdigit())
+    });
+    assert!(!found.is_empty(), "{:?}", walk(data));
+    found
+}
+
+/// Makes a file with ffmpeg.
+pub fn ffmpeg(arguments: &[&str], out: &Path) {
+    let status = std::process::Command::new("ffmpeg")
+        .args(["-loglevel", "error", "-y"])
+        .args(arguments)
+        .arg(out)
+        .status()
+        .expect("ffmpeg is installed by tests/run.sh");
+    assert!(status.success(), "ffmpeg {arguments:?}");
+}
+
 /// The program of this build; its output as JSON.
 pub fn camvault(arguments: &[&str]) -> (i32, serde_json::Value) {
+    camvault_with(arguments, &[])
+}
+
+/// … with variables in its environment.
+pub fn camvault_with(arguments: &[&str], variables: &[(&str, &str)]) -> (i32, serde_json::Value) {
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_camvault"))
         .arg("--json")
         .args(arguments)
+        .env_remove("CAMVAULT_CA_FILE")
+        .envs(variables.iter().copied())
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -56,14 +56,17 @@ impl Failure {
         }
     }
 
-    /// The vault cannot be reached.
-    pub fn unreachable(message: String) -> Self {
-        Self { code: 4, message }
+    /// Wrong usage.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self {
+            code: 2,
+            message: message.into(),
+        }
     }
 
-    /// The vault said no.
-    pub fn refused(message: String) -> Self {
-        Self { code: 5, message }
+    /// Another exit code.
+    pub fn with_code(self, code: u8) -> Self {
+        Self { code, ..self }
     }
 
     pub fn report(self, json: bool) -> ExitCode {
@@ -82,7 +85,7 @@ impl From<client::Error> for Failure {
     fn from(error: client::Error) -> Self {
         use client::Error as E;
         let code = match &error {
-            E::Network { .. } => 4,
+            E::Network { .. } | E::Untrusted { .. } => 4,
             E::NoRecording(_)
             | E::Refused {
                 code: Code::NotFound,
@@ -212,6 +215,14 @@ impl VaultArg {
     /// `http://HOST:PORT`.
     pub fn base(&self) -> &str {
         &self.0
+    }
+
+    /// Connects and makes one request that is not tried again: players and recorders wait for a
+    /// vault that is away, whoever types a command wants to know.
+    pub fn reach(&self, identity: &IdentityArg) -> Result<Vault, Failure> {
+        let vault = self.connect(identity)?;
+        wait(vault.path_keys())?;
+        Ok(vault)
     }
 
     pub fn connect(&self, identity: &IdentityArg) -> Result<Vault, Failure> {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
-use crate::common::{self, Failure, IdentityArg, print};
+use crate::common::{self, Failure, IdentityArg, VaultArg, print, wait};
 use crate::media::{self, Running};
 use gst::prelude::*;
+use gstcamvault::client::reader::Reader;
 use gstcamvault::protocol::RecordingUrl;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -30,23 +31,47 @@ fn muxer(out: &Path) -> Option<&'static str> {
 }
 
 /// What stands between a stream and a muxer: a parser, and where units carry no decoding time, an
-/// element that works it out.
-fn parsers(media: &str) -> Option<&'static [&'static str]> {
-    Some(match media {
-        "video/x-h264" => &["h264parse", "h264timestamper"],
-        "video/x-h265" => &["h265parse", "h265timestamper"],
-        "image/jpeg" => &["jpegparse"],
-        "audio/mpeg" => &["aacparse"],
-        "audio/x-opus" => &["opusparse"],
-        "video/x-raw" | "audio/x-raw" | "audio/x-mulaw" | "audio/x-alaw" => &["identity"],
+/// element that works it out. The parser does not hear from behind that element what the muxer
+/// takes, so the form is named.
+fn parsers(media: &str, muxer: &str) -> Option<&'static str> {
+    Some(match (media, muxer) {
+        ("video/x-h264", "mpegtsmux") => {
+            "h264parse ! video/x-h264,stream-format=byte-stream,alignment=au ! h264timestamper"
+        }
+        ("video/x-h264", _) => {
+            "h264parse ! video/x-h264,stream-format=avc,alignment=au ! h264timestamper"
+        }
+        ("video/x-h265", "mpegtsmux") => {
+            "h265parse ! video/x-h265,stream-format=byte-stream,alignment=au ! h265timestamper"
+        }
+        ("video/x-h265", _) => {
+            "h265parse ! video/x-h265,stream-format=hvc1,alignment=au ! h265timestamper"
+        }
+        ("image/jpeg", _) => "jpegparse",
+        ("audio/mpeg", _) => "aacparse",
+        ("audio/x-opus", _) => "opusparse",
+        ("video/x-raw" | "audio/x-raw" | "audio/x-mulaw" | "audio/x-alaw", _) => "identity",
         _ => return None,
     })
 }
 
 pub fn run(args: &Args, json: bool) -> Result<ExitCode, Failure> {
     media::init()?;
+    let vault = VaultArg::of(&args.url).reach(&args.identity)?;
+    let reader = wait(Reader::open(&args.url, vault.identity()))?;
+    let tracks = reader.summary().tracks;
+    let bytes = tracks
+        .iter()
+        .all(|t| t.starts_with("application/octet-stream"));
+    let muxer = muxer(&args.out);
+    if !bytes && muxer.is_none() {
+        return Err(Failure::usage(
+            "the recording is media: give the file the ending .mp4, .mkv or .ts",
+        ));
+    }
+    drop(reader);
     let part = part_name(&args.out);
-    let written = download(args, &part, json);
+    let written = download(args, muxer.filter(|_| !bytes), &part, json);
     if written.is_err() {
         let _ = std::fs::remove_file(&part);
     }
@@ -71,7 +96,7 @@ fn part_name(out: &Path) -> PathBuf {
     out.with_file_name(name)
 }
 
-fn download(args: &Args, part: &Path, json: bool) -> Result<(), Failure> {
+fn download(args: &Args, muxer: Option<&str>, part: &Path, json: bool) -> Result<(), Failure> {
     let pipeline = Running(gst::Pipeline::new());
     let source = media::make("dedupsrc")?;
     source.set_property("uri", args.url.to_string());
@@ -80,7 +105,7 @@ fn download(args: &Args, part: &Path, json: bool) -> Result<(), Failure> {
     sink.set_property("location", part.display().to_string());
     pipeline.0.add_many([&source, &sink])?;
 
-    let muxer = muxer(&args.out).map(media::make).transpose()?;
+    let muxer = muxer.map(media::make).transpose()?;
     if let Some(muxer) = &muxer {
         pipeline.0.add(muxer)?;
         muxer.link(&sink)?;
@@ -123,36 +148,30 @@ fn attach(
         .parent()
         .and_downcast::<gst::Bin>()
         .ok_or_else(|| Failure::new("the pipeline is gone"))?;
-    let (chain, target) = match (media.as_str(), muxer) {
-        ("application/octet-stream", Some(muxer)) => {
-            // Not media: the muxer was a guess from the name.
-            bin.remove(muxer)?;
-            (&[] as &[_], sink)
-        }
-        ("application/octet-stream", None) => (&[] as &[_], sink),
-        (_, None) => {
-            return Err(Failure::new(
-                "the recording is media: give the file the ending .mp4, .mkv or .ts",
-            ));
-        }
-        (media, Some(muxer)) => {
-            let chain = parsers(media)
+    let between = match muxer.and_then(gst::Element::factory) {
+        None => String::from("queue"),
+        Some(muxer) => {
+            let parser = parsers(&media, &muxer.name())
                 .ok_or_else(|| Failure::new(format!("no container is known here for {media}")))?;
-            (chain, muxer)
+            format!("queue ! {parser}")
         }
     };
-    let mut last = pad.clone();
-    for name in [&["queue"], chain].concat() {
-        let element = media::make(name)?;
-        bin.add(&element)?;
-        element.sync_state_with_parent()?;
-        link(&last, &media::static_pad(&element, "sink")?)?;
-        last = media::static_pad(&element, "src")?;
-    }
-    let to = match target == sink {
-        true => media::static_pad(sink, "sink")?,
-        false => target.compatible_pad(&last, Some(&caps)).ok_or_else(|| {
-            Failure::new(format!("{} cannot hold {media}: try .mkv", target.name()))
+    let between = gst::parse::bin_from_description(&between, true).map_err(|e| {
+        Failure::new(format!(
+            "{e}: install gstreamer1.0-plugins-base, -good, -bad and -ugly"
+        ))
+    })?;
+    bin.add(&between)?;
+    between.sync_state_with_parent()?;
+    link(pad, &media::static_pad(between.upcast_ref(), "sink")?)?;
+    let last = media::static_pad(between.upcast_ref(), "src")?;
+    let to = match muxer {
+        None => media::static_pad(sink, "sink")?,
+        // By what the parser can make of the stream, not by how it was recorded.
+        Some(muxer) => muxer.compatible_pad(&last, None).ok_or_else(|| {
+            Failure::new(format!(
+                "this kind of file cannot hold {media}: give it the ending .mkv"
+            ))
         })?,
     };
     link(&last, &to)

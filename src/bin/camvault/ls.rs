@@ -13,7 +13,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, json: bool) -> Result<ExitCode, Failure> {
-    let vault = args.url.connect(&args.identity)?;
+    let vault = args.url.reach(&args.identity)?;
     let mut list = wait(Reader::list(&vault, vault.identity()))?;
     list.sort_by(|a, b| a.name.cmp(&b.name));
     match json {

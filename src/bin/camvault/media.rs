@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Running a pipeline to its end, with a progress bar.
 
-use crate::common::Failure;
+use crate::common::{Failure, NOT_VERIFIED};
 use gst::prelude::*;
 use indicatif::ProgressBar;
 use std::path::Path;
@@ -105,10 +105,26 @@ impl Running {
     }
 }
 
-/// An element's error as it is meant for people; what it adds for developers goes behind it.
-pub fn failure(error: &gst::message::Error) -> Failure {
-    match error.debug() {
-        Some(debug) => Failure::new(format!("{}\n  ({debug})", error.error())),
-        None => Failure::new(error.error().to_string()),
+/// An element's error in words; what it adds for developers goes behind it, without the place in
+/// its source that GStreamer puts in front.
+fn failure(error: &gst::message::Error) -> Failure {
+    let (mut words, kind) = (error.error().to_string(), error.error());
+    if let Some((_, more)) = error.debug().as_deref().and_then(|d| d.split_once('\n')) {
+        words.push_str(&format!("\n  ({more})"));
+    }
+    let failure = Failure::new(words);
+    let own = error.src().is_some_and(|source| {
+        let factory = source.downcast_ref::<gst::Element>();
+        factory
+            .and_then(gst::Element::factory)
+            .is_some_and(|f| ["dedupsrc", "dedupsink"].contains(&f.name().as_str()))
+    });
+    match kind {
+        _ if !own => failure,
+        kind if kind.matches(gst::StreamError::Decrypt) => failure.with_code(NOT_VERIFIED),
+        kind if kind.matches(gst::ResourceError::OpenReadWrite) => failure.with_code(4),
+        kind if kind.matches(gst::ResourceError::NotAuthorized) => failure.with_code(5),
+        kind if kind.matches(gst::ResourceError::NotFound) => failure.with_code(6),
+        _ => failure,
     }
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
-use crate::common::{self, Failure, IdentityArg, print};
+use crate::common::{self, Failure, IdentityArg, VaultArg, print};
 use crate::media::{self, Running};
 use gst::prelude::*;
+use gstcamvault::chunk::UnitMode;
 use gstcamvault::protocol::RecordingUrl;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -19,7 +20,7 @@ pub struct Args {
     identity: IdentityArg,
     /// How streams are cut: structure, gop, au, fixed:N, or cdc. With cdc the file's bytes are
     /// stored as they are, media or not.
-    #[arg(long, default_value = "structure")]
+    #[arg(long, default_value = "structure", value_parser = unit)]
     unit: String,
     /// How stored copies are checked: deep, or tag (as in the paper).
     #[arg(long, default_value = "deep", value_parser = ["deep", "tag"])]
@@ -27,6 +28,11 @@ pub struct Args {
     /// File with the 32-byte secret of a dedup domain.
     #[arg(long, value_name = "FILE")]
     domain_secret_file: Option<PathBuf>,
+}
+
+fn unit(text: &str) -> Result<String, String> {
+    let known = text.parse::<UnitMode>();
+    known.map(|_| text.to_owned()).map_err(|e| e.to_string())
 }
 
 #[derive(Default)]
@@ -39,9 +45,15 @@ struct Totals {
 
 pub fn run(args: &Args, json: bool) -> Result<ExitCode, Failure> {
     media::init()?;
+    let sizes: Vec<u64> = args
+        .files
+        .iter()
+        .map(|f| size(f))
+        .collect::<Result<_, _>>()?;
+    VaultArg::of(&args.url).reach(&args.identity)?;
     let mut totals = Totals::default();
-    for file in &args.files {
-        store(args, file, json, &mut totals)?;
+    for (file, size) in args.files.iter().zip(sizes) {
+        store(args, file, size, json, &mut totals)?;
     }
     let Totals {
         segments,
@@ -64,10 +76,28 @@ pub fn run(args: &Args, json: bool) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn store(args: &Args, file: &Path, json: bool, totals: &mut Totals) -> Result<(), Failure> {
-    let size = std::fs::metadata(file)
-        .map_err(|e| Failure::new(format!("{}: {e}", file.display())))?
-        .len();
+/// The size of a file that can be read.
+fn size(file: &Path) -> Result<u64, Failure> {
+    let at = |e: std::io::Error| Failure::new(format!("{}: {e}", file.display()));
+    let found = std::fs::File::open(file)
+        .and_then(|f| f.metadata())
+        .map_err(at)?;
+    match found.is_dir() {
+        true => Err(Failure::new(format!(
+            "{} is a folder: name its files",
+            file.display()
+        ))),
+        false => Ok(found.len()),
+    }
+}
+
+fn store(
+    args: &Args,
+    file: &Path,
+    size: u64,
+    json: bool,
+    totals: &mut Totals,
+) -> Result<(), Failure> {
     let pipeline = Running(gst::Pipeline::new());
     let source = media::source(file)?;
     let sink = media::make("dedupsink")?;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
-use crate::common::{self, Failure, print};
-use gstcamvault::protocol::{self, Problem, ScrubReport, vault_base};
+use crate::common::{self, Failure, print, wait};
+use gstcamvault::client::vault;
+use gstcamvault::protocol::{self, ScrubReport};
 use gstcamvault::server::{ORPHAN_AGE, scrub_directory};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -64,32 +65,10 @@ pub fn run(args: &Args, json: bool) -> Result<ExitCode, Failure> {
 }
 
 fn online(args: &Args) -> Result<ScrubReport, Failure> {
-    let lost = |e: reqwest::Error| Failure::unreachable(format!("vault {}: {e}", args.vault));
-    // Fails if a provider is installed already, which is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let url = format!(
-        "{}/v1/scrub?orphan_age={}",
-        vault_base(&args.vault)?,
-        args.orphan_age
-    );
-    // Without a time limit: reading all blobs of a large vault takes hours.
-    let mut request = reqwest::Client::new().post(url);
-    if let Some(path) = &args.admin_token {
-        let token = std::fs::read_to_string(path)
-            .map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
-        request = request.bearer_auth(token.trim());
-    }
-    gstcamvault::client::runtime()?.block_on(async {
-        let answer = request.send().await.map_err(lost)?;
-        let status = answer.status();
-        let body = answer.bytes().await.map_err(lost)?;
-        if status.is_success() {
-            return protocol::decode(&body)
-                .map_err(|e| Failure::new(format!("the answer is not understood: {e}")));
-        }
-        let problem = protocol::decode::<Problem>(&body).map(|p| p.message);
-        Err(Failure::refused(
-            problem.unwrap_or_else(|_| format!("the vault answered {status}")),
-        ))
-    })
+    let token = args.admin_token.as_ref().map(|path| {
+        std::fs::read_to_string(path).map_err(|e| Failure::new(format!("{}: {e}", path.display())))
+    });
+    let token = token.transpose()?;
+    let token = token.as_deref().map(str::trim);
+    wait(vault::scrub(&args.vault, args.orphan_age, token))
 }

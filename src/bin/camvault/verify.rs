@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-use crate::common::{self, Failure, IdentityArg, print, wait};
+use crate::common::{self, Failure, IdentityArg, VaultArg, print, wait};
 use gstcamvault::client::reader::Reader;
 use gstcamvault::protocol::RecordingUrl;
 use std::process::ExitCode;
@@ -14,8 +14,8 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, json: bool) -> Result<ExitCode, Failure> {
-    let identity = args.identity.load()?;
-    let reader = wait(Reader::open(&args.url, &identity))?;
+    let vault = VaultArg::of(&args.url).reach(&args.identity)?;
+    let reader = wait(Reader::open(&args.url, vault.identity()))?;
     let bar = common::progress(json, reader.summary().bytes, "verifying");
     let report = wait(reader.verify(|so_far| bar.set_position(so_far.bytes)))?;
     bar.finish_and_clear();

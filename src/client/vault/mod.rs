@@ -8,9 +8,9 @@ use crate::identity::{Identity, PublicId, RecordingId};
 use crate::ownership::PathKeys;
 use crate::protocol::{
     BlobList, ChunkRef, Commit, Committed, Enroll, Enrolled, Found, GetBlob, GetBlobs, Limits,
-    Lookup, Open, Opened, PATH_KEYS_INFO, Receipts, Recording, Recordings, Register, Registered,
-    Registration, SegmentBody, Share, SharedSegment, Stats, VaultInfo, Wanted, decode, encode,
-    vault_base,
+    Lookup, Open, Opened, PATH_KEYS_INFO, Problem, Receipts, Recording, Recordings, Register,
+    Registered, Registration, ScrubReport, SegmentBody, Share, SharedSegment, Stats, UrlError,
+    VaultInfo, Wanted, decode, encode, vault_base,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -20,6 +20,47 @@ use minicbor::bytes::ByteVec;
 use reqwest::{Method, Response};
 use std::sync::{Arc, Mutex, PoisonError};
 use transport::{Payload, Server, Signer};
+
+/// Has a vault check all that it stores and mend what it can; `admin_token` is needed from another
+/// machine. There is no time limit: reading all blobs of a large vault takes hours.
+pub async fn scrub(
+    base_url: &str,
+    orphan_age_s: u64,
+    admin_token: Option<&str>,
+) -> Result<ScrubReport, Error> {
+    let base = vault_base(base_url)?;
+    let url = format!("{base}/v1/scrub?orphan_age={orphan_age_s}");
+    let url: ::url::Url = url.parse().map_err(|_| UrlError::Vault(base.clone()))?;
+    let mut request = transport::client(&url)?.post(url);
+    if let Some(token) = admin_token {
+        request = request.bearer_auth(token);
+    }
+    let lost = |e: reqwest::Error| transport::lost(&base, &e);
+    let what = || String::from("POST /v1/scrub");
+    let answer = request.send().await.map_err(lost)?;
+    let status = answer.status();
+    let body = answer.bytes().await.map_err(lost)?;
+    if status.is_success() {
+        return decode(&body).map_err(|e| Error::Answer {
+            vault: base.clone(),
+            what: what(),
+            reason: e.to_string(),
+        });
+    }
+    Err(match decode::<Problem>(&body) {
+        Ok(problem) => Error::Refused {
+            vault: base.clone(),
+            what: what(),
+            code: problem.code,
+            message: problem.message,
+        },
+        Err(_) => Error::Answer {
+            vault: base.clone(),
+            what: what(),
+            reason: format!("status {status}"),
+        },
+    })
+}
 
 /// Bytes of an answer that is not a sequence of blobs, at most.
 const MAX_ANSWER_BYTES: u64 = 64 << 20;

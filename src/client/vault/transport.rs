@@ -5,6 +5,7 @@ use crate::client::Error;
 use crate::identity::Identity;
 use crate::protocol::signature::{self, Covered};
 use crate::protocol::{BLOBS_HEADER, CBOR, Code, Problem, TOKEN_HEADER, decode};
+use crate::trust::{self, Lost, Unusable};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use reqwest::{Client, Method, Response};
@@ -87,13 +88,7 @@ impl Server {
             Some(port) => format!("{host}:{port}"),
             None => host.to_owned(),
         };
-        let loopback = match url.host() {
-            Some(::url::Host::Ipv4(ip)) => ip.is_loopback(),
-            Some(::url::Host::Ipv6(ip)) => ip.is_loopback(),
-            Some(::url::Host::Domain(name)) => name == "localhost",
-            None => false,
-        };
-        let http = client(url.scheme() == "https", loopback)?;
+        let http = client(&url)?;
         Ok(Self {
             base,
             authority,
@@ -253,48 +248,38 @@ impl Server {
     }
 
     fn lost(&self, error: &reqwest::Error) -> Error {
-        // The innermost cause says what happened; the outer ones repeat the URL.
-        let mut cause: &dyn std::error::Error = error;
-        while let Some(inner) = cause.source() {
-            cause = inner;
-        }
-        Error::Network {
-            vault: self.base.clone(),
-            reason: cause.to_string(),
-        }
+        lost(&self.base, error)
     }
 }
 
-fn client(tls: bool, loopback: bool) -> Result<Client, Error> {
-    // A second installation is refused and harmless.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut builder = Client::builder()
-        .http1_only()
-        .tcp_nodelay(true)
-        .connect_timeout(CONNECT_TIMEOUT)
-        .redirect(reqwest::redirect::Policy::none());
-    if loopback {
-        builder = builder.no_proxy();
+pub(super) fn lost(base: &str, error: &reqwest::Error) -> Error {
+    let (vault, lost) = (base.to_owned(), Lost::of(error));
+    let reason = lost.reason;
+    match lost.untrusted {
+        true => Error::Untrusted { vault, reason },
+        false => Error::Network { vault, reason },
     }
-    let file = std::env::var_os("CAMVAULT_CA_FILE").filter(|_| tls);
-    let path = file
-        .as_ref()
-        .map_or("the system's".into(), |f| f.display().to_string());
-    let wrong = |reason: String| Error::Certificates {
-        path: path.clone(),
-        reason,
+}
+
+pub(super) fn client(url: &::url::Url) -> Result<Client, Error> {
+    let loopback = match url.host() {
+        Some(::url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(::url::Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(::url::Host::Domain(name)) => name == "localhost",
+        None => false,
     };
-    if let Some(file) = &file {
-        let pem = std::fs::read(file).map_err(|e| wrong(e.to_string()))?;
-        let certificates =
-            reqwest::Certificate::from_pem_bundle(&pem).map_err(|e| wrong(e.to_string()))?;
-        builder = builder.tls_certs_merge(certificates);
-    }
-    if !tls {
-        // Reading the system's certificates takes time, and fails where there are none.
-        builder = builder.tls_certs_only([]);
-    }
-    builder.build().map_err(|e| wrong(e.to_string()))
+    let client = trust::client(url.scheme() == "https", |builder| {
+        let builder = builder
+            .http1_only()
+            .tcp_nodelay(true)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none());
+        match loopback {
+            true => builder.no_proxy(),
+            false => builder,
+        }
+    });
+    client.map_err(|Unusable { path, reason }| Error::Certificates { path, reason })
 }
 
 /// An upload's body: the blobs as they lie in memory, without a copy.

@@ -625,9 +625,11 @@ fn stream_time(pad: &gst::Pad, pts: Option<gst::ClockTime>) -> Option<gst::Clock
 }
 
 fn error_message(e: &client::Error) -> gst::ErrorMessage {
-    use client::Error::{Identity, Network, Refused, Spool, Url};
+    use client::Error::{Identity, Network, Refused, Spool, Untrusted, Url};
     match e {
-        Network { .. } => gst::error_msg!(gst::ResourceError::OpenReadWrite, ("{e}")),
+        Network { .. } | Untrusted { .. } => {
+            gst::error_msg!(gst::ResourceError::OpenReadWrite, ("{e}"))
+        }
         Refused { .. } => gst::error_msg!(gst::ResourceError::NotAuthorized, ("{e}")),
         Spool { .. } => gst::error_msg!(gst::ResourceError::NoSpaceLeft, ("{e}")),
         Identity(_) | Url(_) => gst::error_msg!(gst::ResourceError::Settings, ("{e}")),

@@ -22,7 +22,7 @@ pub(super) fn message(error: &Error, opening: bool) -> gst::ErrorMessage {
         Error::Identity(_) | Error::Url(_) => {
             gst::error_msg!(LibraryError::Settings, ("{error}"))
         }
-        Error::Network { .. } if opening => {
+        Error::Network { .. } | Error::Untrusted { .. } if opening => {
             gst::error_msg!(ResourceError::OpenRead, ("{error}"))
         }
         Error::Cancelled => gst::error_msg!(CoreError::Failed, ("{error}")),
