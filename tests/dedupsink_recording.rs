@@ -373,7 +373,6 @@ fn without_a_vault_the_spool_is_durable_enough_for_eos() {
 }
 
 #[test]
-#[ignore = "takes as long as a recorder waits for its vault: 30 s"]
 fn without_vault_and_spool_eos_becomes_an_error() {
     let place = Place::away();
     let mut run = Run::play(&format!("{VIDEO} ! rcededuppay ! {}", place.sink("file")));

@@ -265,9 +265,9 @@ impl DedupSink {
             let mut latency = gst::query::Latency::new();
             pad.peer_query(&mut latency) && latency.result().0
         });
-        let opened = match buffer.size() {
-            0 => Some(self.carried(buffer)?),
-            _ => self.open(number, &buffer)?,
+        let opened = match carrier::carries(&buffer) {
+            true => Some(self.carried(buffer)?),
+            false => self.open(number, &buffer)?,
         };
         let Some((position, mut chunk)) = opened else {
             return Ok(None);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Clear chunks inside the process: they hang on empty buffers as a meta that no element can
-//! write anywhere, so that a file or socket sink in the wrong place gets no content.
+//! Clear chunks inside the process: they hang on buffers as a meta that no element can write
+//! anywhere, so that a file or socket sink in the wrong place gets no content. The buffers' own bytes
+//! say so (empty ones upset some elements).
 
 use crate::client::recorder::StreamChunk;
 use gst::glib;
@@ -13,6 +14,10 @@ pub const META: &str = "CamvaultChunk";
 pub const MEDIA_TYPE: &str = "application/x-rce-chunk";
 
 const FIELD: &str = "chunk";
+
+/// All that the bytes of a buffer with a clear chunk are.
+const NOTE: &[u8] =
+    b"camvault: this chunk stays in its process; seal=true makes chunks that can leave it\n";
 
 #[derive(Clone, glib::Boxed)]
 #[boxed_type(name = "GstCamvaultChunk")]
@@ -28,8 +33,17 @@ pub fn register() {
     });
 }
 
-/// Hangs `chunk` on `buffer`.
+/// Whether a buffer is one of those that carry clear chunks.
+pub fn carries(buffer: &gst::BufferRef) -> bool {
+    buffer.size() == NOTE.len()
+        && buffer
+            .map_readable()
+            .is_ok_and(|bytes| bytes.as_slice() == NOTE)
+}
+
+/// Hangs `chunk` on `buffer`, which is empty.
 pub fn put(buffer: &mut gst::BufferRef, chunk: StreamChunk) -> Result<(), glib::BoolError> {
+    buffer.append_memory(gst::Memory::from_slice(NOTE));
     let mut meta = CustomMeta::add(buffer, META)?;
     meta.mut_structure().set(FIELD, Carried(Arc::new(chunk)));
     Ok(())
