@@ -6,6 +6,8 @@ use gstcamvault::client::reader::Reader;
 use gstcamvault::protocol::RecordingUrl;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Write a recording to a file, without re-encoding. The ending chooses the container: mp4, mkv
 /// or ts. What was stored as bytes is written as it was, whatever the ending.
@@ -32,9 +34,9 @@ fn muxer(out: &Path) -> Option<&'static str> {
 
 /// What stands between a stream and a muxer: a parser, and where units carry no decoding time, an
 /// element that works it out. The parser does not hear from behind that element what the muxer
-/// takes, so the form is named.
-fn parsers(media: &str, muxer: &str) -> Option<&'static str> {
-    Some(match (media, muxer) {
+/// takes, so the form is named. None: the stream goes in as it was recorded.
+fn parser(caps: &gst::StructureRef, muxer: &str) -> Option<&'static str> {
+    Some(match (caps.name().as_str(), muxer) {
         ("video/x-h264", "mpegtsmux") => {
             "h264parse ! video/x-h264,stream-format=byte-stream,alignment=au ! h264timestamper"
         }
@@ -48,9 +50,9 @@ fn parsers(media: &str, muxer: &str) -> Option<&'static str> {
             "h265parse ! video/x-h265,stream-format=hvc1,alignment=au ! h265timestamper"
         }
         ("image/jpeg", _) => "jpegparse",
+        ("audio/mpeg", _) if caps.get("mpegversion") == Ok(1i32) => "mpegaudioparse",
         ("audio/mpeg", _) => "aacparse",
         ("audio/x-opus", _) => "opusparse",
-        ("video/x-raw" | "audio/x-raw" | "audio/x-mulaw" | "audio/x-alaw", _) => "identity",
         _ => return None,
     })
 }
@@ -110,8 +112,10 @@ fn download(args: &Args, muxer: Option<&str>, part: &Path, json: bool) -> Result
         pipeline.0.add(muxer)?;
         muxer.link(&sink)?;
     }
+    let came = Arc::new(AtomicBool::new(false));
+    let any = came.clone();
     source.connect_pad_added(move |source, pad| {
-        if let Err(failure) = attach(pad, muxer.as_ref(), &sink) {
+        if let Err(failure) = attach(pad, muxer.as_ref(), &sink, &came) {
             gst::element_error!(source, gst::StreamError::WrongType, ("{failure}"));
         }
     });
@@ -130,7 +134,13 @@ fn download(args: &Args, muxer: Option<&str>, part: &Path, json: bool) -> Result
             .query_position::<gst::ClockTime>()
             .map(|t| t.nseconds())
     };
-    pipeline.to_end(&bar, position, |_| Ok(()))
+    pipeline.to_end(&bar, position, |_| Ok(()))?;
+    match any.load(Ordering::Relaxed) {
+        true => Ok(()),
+        false => Err(Failure::new(
+            "nothing was recorded in that time: `camvault ls` says when there is something",
+        )),
+    }
 }
 
 /// Links a stream of the recording to the muxer, or a byte stream straight to the file.
@@ -138,24 +148,20 @@ fn attach(
     pad: &gst::Pad,
     muxer: Option<&gst::Element>,
     sink: &gst::Element,
+    came: &Arc<AtomicBool>,
 ) -> Result<(), Failure> {
     let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
-    let media = caps
+    let stream = caps
         .structure(0)
-        .map_or("", |s| s.name().as_str())
-        .to_owned();
+        .ok_or_else(|| Failure::new("a stream of the recording has no type"))?;
     let bin = sink
         .parent()
         .and_downcast::<gst::Bin>()
         .ok_or_else(|| Failure::new("the pipeline is gone"))?;
-    let between = match muxer.and_then(gst::Element::factory) {
-        None => String::from("queue"),
-        Some(muxer) => {
-            let parser = parsers(&media, &muxer.name())
-                .ok_or_else(|| Failure::new(format!("no container is known here for {media}")))?;
-            format!("queue ! {parser}")
-        }
-    };
+    let parser = muxer
+        .and_then(gst::Element::factory)
+        .and_then(|muxer| parser(stream, &muxer.name()));
+    let between = parser.map_or("queue".into(), |parser| format!("queue ! {parser}"));
     let between = gst::parse::bin_from_description(&between, true).map_err(|e| {
         Failure::new(format!(
             "{e}: install gstreamer1.0-plugins-base, -good, -bad and -ugly"
@@ -168,12 +174,20 @@ fn attach(
     let to = match muxer {
         None => media::static_pad(sink, "sink")?,
         // By what the parser can make of the stream, not by how it was recorded.
-        Some(muxer) => muxer.compatible_pad(&last, None).ok_or_else(|| {
-            Failure::new(format!(
-                "this kind of file cannot hold {media}: give it the ending .mkv"
-            ))
-        })?,
+        Some(muxer) => muxer
+            .compatible_pad(&last, parser.map_or(Some(&caps), |_| None))
+            .ok_or_else(|| {
+                let media = stream.name();
+                Failure::new(format!(
+                    "this kind of file cannot hold {media}: try another ending (.mp4, .mkv, .ts)"
+                ))
+            })?,
     };
+    let came = came.clone();
+    last.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+        came.store(true, Ordering::Relaxed);
+        gst::PadProbeReturn::Remove
+    });
     link(&last, &to)
 }
 
