@@ -5,7 +5,6 @@ mod common;
 
 use common::{TestVault, camvault, ffmpeg};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 fn gst(description: &str) {
     common::Pipeline::launch(description)

@@ -3,11 +3,9 @@ use crate::common::{self, Failure, IdentityArg, VaultArg, print, wait};
 use crate::media::{self, Running};
 use gst::prelude::*;
 use gstcamvault::client::reader::Reader;
-use gstcamvault::protocol::RecordingUrl;
+use gstcamvault::protocol::{Moment, RecordingUrl};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Write a recording to a file, without re-encoding. The ending chooses the container: mp4, mkv
 /// or ts. What was stored as bytes is written as it was, whatever the ending.
@@ -61,7 +59,19 @@ pub fn run(args: &Args, json: bool) -> Result<ExitCode, Failure> {
     media::init()?;
     let vault = VaultArg::of(&args.url).reach(&args.identity)?;
     let reader = wait(Reader::open(&args.url, vault.identity()))?;
-    let tracks = reader.summary().tracks;
+    let summary = reader.summary();
+    let late = args.url.window.from.is_some_and(|from| match from {
+        Moment::Offset(ns) => ns >= summary.duration,
+        Moment::Utc(ns) => {
+            i128::from(ns) >= i128::from(summary.start_utc) + i128::from(summary.duration)
+        }
+    });
+    if late && summary.duration > 0 {
+        return Err(Failure::new(
+            "nothing was recorded in that time: `camvault ls` says when there is something",
+        ));
+    }
+    let tracks = summary.tracks;
     let bytes = tracks
         .iter()
         .all(|t| t.starts_with("application/octet-stream"));
@@ -112,10 +122,8 @@ fn download(args: &Args, muxer: Option<&str>, part: &Path, json: bool) -> Result
         pipeline.0.add(muxer)?;
         muxer.link(&sink)?;
     }
-    let came = Arc::new(AtomicBool::new(false));
-    let any = came.clone();
     source.connect_pad_added(move |source, pad| {
-        if let Err(failure) = attach(pad, muxer.as_ref(), &sink, &came) {
+        if let Err(failure) = attach(pad, muxer.as_ref(), &sink) {
             gst::element_error!(source, gst::StreamError::WrongType, ("{failure}"));
         }
     });
@@ -134,13 +142,7 @@ fn download(args: &Args, muxer: Option<&str>, part: &Path, json: bool) -> Result
             .query_position::<gst::ClockTime>()
             .map(|t| t.nseconds())
     };
-    pipeline.to_end(&bar, position, |_| Ok(()))?;
-    match any.load(Ordering::Relaxed) {
-        true => Ok(()),
-        false => Err(Failure::new(
-            "nothing was recorded in that time: `camvault ls` says when there is something",
-        )),
-    }
+    pipeline.to_end(&bar, position, |_| Ok(()))
 }
 
 /// Links a stream of the recording to the muxer, or a byte stream straight to the file.
@@ -148,7 +150,6 @@ fn attach(
     pad: &gst::Pad,
     muxer: Option<&gst::Element>,
     sink: &gst::Element,
-    came: &Arc<AtomicBool>,
 ) -> Result<(), Failure> {
     let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
     let stream = caps
@@ -161,7 +162,10 @@ fn attach(
     let parser = muxer
         .and_then(gst::Element::factory)
         .and_then(|muxer| parser(stream, &muxer.name()));
-    let between = parser.map_or("queue".into(), |parser| format!("queue ! {parser}"));
+    // The muxer waits for every track, and one that is silent for a whole segment says so only at
+    // its end: the others must fit in here meanwhile.
+    let queue = "queue max-size-buffers=0 max-size-time=0 max-size-bytes=268435456";
+    let between = parser.map_or(queue.into(), |parser| format!("{queue} ! {parser}"));
     let between = gst::parse::bin_from_description(&between, true).map_err(|e| {
         Failure::new(format!(
             "{e}: install gstreamer1.0-plugins-base, -good, -bad and -ugly"
@@ -183,11 +187,6 @@ fn attach(
                 ))
             })?,
     };
-    let came = came.clone();
-    last.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
-        came.store(true, Ordering::Relaxed);
-        gst::PadProbeReturn::Remove
-    });
     link(&last, &to)
 }
 
