@@ -204,6 +204,15 @@ fn a_film_goes_in_and_comes_out() {
     let part = packets(&out);
     assert!((49..=56).contains(&part), "{part}");
 
+    let late = owner.fails(&[
+        "get",
+        &format!("{url}?from=100"),
+        "--out",
+        &place.at("late.mp4"),
+    ]);
+    assert!(late.1.contains("nothing was recorded"), "{late:?}");
+    assert!(!Path::new(&place.at("late.mp4")).exists());
+
     let stats = camvault(&["stats", &place.server.url]).1;
     for (what, least) in [
         ("bytes_logical", 50_000),
@@ -230,6 +239,63 @@ fn a_film_goes_in_and_comes_out() {
     other.done(&["get", &url, "--out", &out]);
     assert_eq!(packets(&out), 2 * packets(&film) + packets(&second));
     other.done(&["verify", &url]);
+}
+
+/// Streams recorded in one form come out in the other, and every container says what it cannot do.
+#[test]
+fn containers() {
+    let place = Place::new();
+    let owner = place.owner("me");
+    let scene = ["-f", "lavfi", "-i", SCENE, "-t", "2", "-pix_fmt", "yuv420p"];
+    let x265 = ["-c:v", "libx265", "-x265-params", "log-level=error:pools=1"];
+    for (name, code, endings) in [
+        (
+            "h264.ts",
+            &["-c:v", "libx264"][..],
+            &["mp4", "mkv", "ts"][..],
+        ),
+        ("h265.ts", &x265, &["mp4", "mkv", "ts"]),
+        ("h265.mp4", &x265, &["ts"]),
+        ("mjpeg.mkv", &["-c:v", "mjpeg"], &["mkv"]),
+        ("vp8.webm", &["-c:v", "libvpx"], &["mkv"]),
+    ] {
+        let (film, url) = (place.at(name), place.url(name));
+        ffmpeg(&[&scene[..], code].concat(), Path::new(&film));
+        owner.done(&["put", &film, &url]);
+        for ending in ["mp4", "mkv", "ts"] {
+            let out = place.at(&format!("out {name}.{ending}"));
+            let get = ["get", &url, "--out", &out];
+            if endings.contains(&ending) {
+                owner.done(&get);
+                assert_eq!(pictures(&out), pictures(&film), "{out}");
+            } else if endings.len() == 1 && name != "h265.mp4" {
+                let (code, said) = owner.fails(&get);
+                assert!(code == 1 && said.contains("another ending"), "{said}");
+                assert!(!Path::new(&out).exists());
+            }
+        }
+    }
+    // The stream changes in the middle.
+    let (small, url) = (place.at("h264.ts"), place.url("mixed"));
+    let large = place.film("large.mp4", "testsrc=size=640x360:rate=25");
+    owner.done(&["put", &small, &large, &url]);
+    let out = place.at("mixed.ts");
+    owner.done(&["get", &url, "--out", &out]);
+    assert_eq!(packets(&out), packets(&small) + packets(&large));
+    let out = place.at("mixed.mp4");
+    owner.done(&["get", &url, "--out", &out]);
+    assert_eq!(packets(&out), packets(&small) + packets(&large));
+    let (_, said) = owner.fails(&["get", &url, "--out", &place.at("mixed.mkv")]);
+    assert!(said.contains("changes in the middle"), "{said}");
+    // Bytes stay bytes.
+    let (bytes, out) = (place.at("bytes"), place.at("bytes.mp4"));
+    std::fs::write(&bytes, blake3::hash(b"x").as_bytes().repeat(5000)).unwrap();
+    owner.done(&["put", &bytes, &place.url("bytes")]);
+    owner.done(&["get", &place.url("bytes"), "--out", &out]);
+    assert!(std::fs::read(&bytes).unwrap() == std::fs::read(&out).unwrap());
+    std::fs::write(&bytes, "").unwrap();
+    let (_, said) = owner.fails(&["put", &bytes, &place.url("bytes")]);
+    assert!(said.contains("empty"), "{said}");
 }
 
 #[test]

@@ -3,7 +3,7 @@ use crate::common::{self, Failure, IdentityArg, VaultArg, print, wait};
 use crate::media::{self, Running};
 use gst::prelude::*;
 use gstcamvault::client::reader::Reader;
-use gstcamvault::protocol::RecordingUrl;
+use gstcamvault::protocol::{Moment, RecordingUrl};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -32,9 +32,9 @@ fn muxer(out: &Path) -> Option<&'static str> {
 
 /// What stands between a stream and a muxer: a parser, and where units carry no decoding time, an
 /// element that works it out. The parser does not hear from behind that element what the muxer
-/// takes, so the form is named.
-fn parsers(media: &str, muxer: &str) -> Option<&'static str> {
-    Some(match (media, muxer) {
+/// takes, so the form is named. None: the stream goes in as it was recorded.
+fn parser(caps: &gst::StructureRef, muxer: &str) -> Option<&'static str> {
+    Some(match (caps.name().as_str(), muxer) {
         ("video/x-h264", "mpegtsmux") => {
             "h264parse ! video/x-h264,stream-format=byte-stream,alignment=au ! h264timestamper"
         }
@@ -48,9 +48,9 @@ fn parsers(media: &str, muxer: &str) -> Option<&'static str> {
             "h265parse ! video/x-h265,stream-format=hvc1,alignment=au ! h265timestamper"
         }
         ("image/jpeg", _) => "jpegparse",
+        ("audio/mpeg", _) if caps.get("mpegversion") == Ok(1i32) => "mpegaudioparse",
         ("audio/mpeg", _) => "aacparse",
         ("audio/x-opus", _) => "opusparse",
-        ("video/x-raw" | "audio/x-raw" | "audio/x-mulaw" | "audio/x-alaw", _) => "identity",
         _ => return None,
     })
 }
@@ -59,7 +59,19 @@ pub fn run(args: &Args, json: bool) -> Result<ExitCode, Failure> {
     media::init()?;
     let vault = VaultArg::of(&args.url).reach(&args.identity)?;
     let reader = wait(Reader::open(&args.url, vault.identity()))?;
-    let tracks = reader.summary().tracks;
+    let summary = reader.summary();
+    let late = args.url.window.from.is_some_and(|from| match from {
+        Moment::Offset(ns) => ns >= summary.duration,
+        Moment::Utc(ns) => {
+            i128::from(ns) >= i128::from(summary.start_utc) + i128::from(summary.duration)
+        }
+    });
+    if late && summary.duration > 0 {
+        return Err(Failure::new(
+            "nothing was recorded in that time: `camvault ls` says when there is something",
+        ));
+    }
+    let tracks = summary.tracks;
     let bytes = tracks
         .iter()
         .all(|t| t.starts_with("application/octet-stream"));
@@ -140,22 +152,20 @@ fn attach(
     sink: &gst::Element,
 ) -> Result<(), Failure> {
     let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
-    let media = caps
+    let stream = caps
         .structure(0)
-        .map_or("", |s| s.name().as_str())
-        .to_owned();
+        .ok_or_else(|| Failure::new("a stream of the recording has no type"))?;
     let bin = sink
         .parent()
         .and_downcast::<gst::Bin>()
         .ok_or_else(|| Failure::new("the pipeline is gone"))?;
-    let between = match muxer.and_then(gst::Element::factory) {
-        None => String::from("queue"),
-        Some(muxer) => {
-            let parser = parsers(&media, &muxer.name())
-                .ok_or_else(|| Failure::new(format!("no container is known here for {media}")))?;
-            format!("queue ! {parser}")
-        }
-    };
+    let parser = muxer
+        .and_then(gst::Element::factory)
+        .and_then(|muxer| parser(stream, &muxer.name()));
+    // The muxer waits for every track, and one that is silent for a whole segment says so only at
+    // its end: the others must fit in here meanwhile.
+    let queue = "queue max-size-buffers=0 max-size-time=0 max-size-bytes=268435456";
+    let between = parser.map_or(queue.into(), |parser| format!("{queue} ! {parser}"));
     let between = gst::parse::bin_from_description(&between, true).map_err(|e| {
         Failure::new(format!(
             "{e}: install gstreamer1.0-plugins-base, -good, -bad and -ugly"
@@ -168,11 +178,14 @@ fn attach(
     let to = match muxer {
         None => media::static_pad(sink, "sink")?,
         // By what the parser can make of the stream, not by how it was recorded.
-        Some(muxer) => muxer.compatible_pad(&last, None).ok_or_else(|| {
-            Failure::new(format!(
-                "this kind of file cannot hold {media}: give it the ending .mkv"
-            ))
-        })?,
+        Some(muxer) => muxer
+            .compatible_pad(&last, parser.map_or(Some(&caps), |_| None))
+            .ok_or_else(|| {
+                let media = stream.name();
+                Failure::new(format!(
+                    "this kind of file cannot hold {media}: try another ending (.mp4, .mkv, .ts)"
+                ))
+            })?,
     };
     link(&last, &to)
 }

@@ -109,8 +109,15 @@ impl Running {
 /// its source that GStreamer puts in front.
 fn failure(error: &gst::message::Error) -> Failure {
     let (mut words, kind) = (error.error().to_string(), error.error());
-    if let Some((_, more)) = error.debug().as_deref().and_then(|d| d.split_once('\n')) {
+    let debug = error.debug();
+    if let Some(more) = debug.as_deref().and_then(|d| d.lines().nth(1)) {
         words.push_str(&format!("\n  ({more})"));
+    }
+    if kind.matches(gst::StreamError::Mux) {
+        words.push_str(
+            "\nThis kind of file cannot hold a stream that changes in the middle: give it the ending \
+             .ts, or take a part with ?from=…&to=…",
+        );
     }
     let failure = Failure::new(words);
     let own = error.src().is_some_and(|source| {

@@ -83,6 +83,10 @@ fn size(file: &Path) -> Result<u64, Failure> {
         .and_then(|f| f.metadata())
         .map_err(at)?;
     match found.is_dir() {
+        false if found.is_file() && found.len() == 0 => Err(Failure::new(format!(
+            "{} is empty: there is nothing to store",
+            file.display()
+        ))),
         true => Err(Failure::new(format!(
             "{} is a folder: name its files",
             file.display()
