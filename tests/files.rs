@@ -156,6 +156,7 @@ fn mjpeg() {
     common::init();
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
+    // Long, because qtmux leaves out the last picture, and with it the last piece differs.
     let made = at("made.mkv");
     let scene = [
         "-f",
@@ -163,7 +164,7 @@ fn mjpeg() {
         "-i",
         "mandelbrot=size=640x360:rate=25",
         "-t",
-        "4",
+        "16",
         "-pix_fmt",
         "yuvj420p",
     ];
@@ -181,7 +182,7 @@ fn mjpeg() {
         at("ff.mp4"),
         at("ff.avi"),
         at("gst.mkv"),
-        at("gst.mp4"),
+        at("gst.mov"),
     ];
     ffmpeg(&["-i", &from, "-c", "copy"], &files[1]);
     ffmpeg(&["-i", &from, "-c", "copy"], &files[2]);

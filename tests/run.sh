@@ -15,7 +15,8 @@ format, lints, build, tests, the README's claims, licences and advisories. Ends 
 that fails.
 
   --long   longer fault-injection runs (sets CAMVAULT_LONG=1 for the tests)
-  --deny   run cargo-deny; install it first where it is missing (else it runs where installed)
+  --deny   licences and advisories with cargo-deny, installed first where it is missing; without
+           this flag licences alone are checked, and only where cargo-deny is installed
   --help   this text
 END
 }
@@ -83,13 +84,14 @@ readme_commands() {
 step readme_elements
 step readme_commands
 
-if [ "$deny" = yes ] && ! cargo deny --version >/dev/null 2>&1; then
-    step cargo install --locked cargo-deny
-fi
-if cargo deny --version >/dev/null 2>&1; then
+if [ "$deny" = yes ]; then
+    cargo deny --version >/dev/null 2>&1 || step cargo install --locked cargo-deny
     step cargo deny check
+elif cargo deny --version >/dev/null 2>&1; then
+    # Advisories come from a repository on the network: only when asked for.
+    step cargo deny check licenses bans sources
 else
-    say "cargo-deny is not installed: licences and advisories are not checked (see --deny)"
+    say "cargo-deny is not installed: licences are not checked (see --deny)"
 fi
 
 say "All passed in $((SECONDS / 60)) min $((SECONDS % 60)) s"

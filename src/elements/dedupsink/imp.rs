@@ -26,20 +26,18 @@
  *     audiotestsrc num-buffers=430 ! avenc_aac ! aacparse ! rcededuppay ! vault.sink_1
  * ```
  */
-use super::Verify;
+use super::settings::{self, Settings};
 use super::track::{Position, Track, Verdict};
 use crate::client;
-use crate::client::recorder::{Config, Event, Push, Recorder, Stats, StreamChunk};
+use crate::client::recorder::{Event, Push, Recorder, Stats, StreamChunk};
 use crate::client::transport;
-use crate::elements::support::{carrier, files, lock};
+use crate::elements::support::{carrier, lock};
 use crate::identity::AeadKey;
-use crate::protocol::{RecordingUrl, Window};
 use crate::rce::SUITE;
 use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, PoisonError};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
@@ -49,81 +47,6 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
         Some("Recorder into a vault"),
     )
 });
-
-const DEFAULT_VERIFY: Verify = Verify::Deep;
-const DEFAULT_SPOOL_MAX_BYTES: u64 = 1 << 30;
-const DEFAULT_MAX_SIZE_BYTES: u64 = 32 << 20;
-const DEFAULT_MAX_SIZE_TIME: u64 = 0;
-const DEFAULT_SEGMENT_DURATION: u64 = 60_000_000_000;
-
-#[derive(Clone, Debug)]
-struct Settings {
-    uri: Option<String>,
-    identity: Option<String>,
-    verify: Verify,
-    spool_dir: Option<PathBuf>,
-    spool_max_bytes: u64,
-    max_size_bytes: u64,
-    max_size_time: u64,
-    segment_duration: u64,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            uri: None,
-            identity: None,
-            verify: DEFAULT_VERIFY,
-            spool_dir: None,
-            spool_max_bytes: DEFAULT_SPOOL_MAX_BYTES,
-            max_size_bytes: DEFAULT_MAX_SIZE_BYTES,
-            max_size_time: DEFAULT_MAX_SIZE_TIME,
-            segment_duration: DEFAULT_SEGMENT_DURATION,
-        }
-    }
-}
-
-impl Settings {
-    fn config(&self) -> Result<Config, gst::ErrorMessage> {
-        let wrong = |e: String| gst::error_msg!(gst::LibraryError::Settings, ("Property uri: {e}"));
-        let url: RecordingUrl = self
-            .uri
-            .as_deref()
-            .ok_or_else(|| wrong("not set: expected camvault://HOST:PORT/NAME".into()))?
-            .parse()
-            .map_err(|e: crate::protocol::UrlError| wrong(e.to_string()))?;
-        if url.window != Window::default() {
-            return Err(wrong(
-                "from and to are for playing: a recording is made as a whole".into(),
-            ));
-        }
-        if let Some(dir) = &self.spool_dir {
-            check_spool(dir)?;
-        }
-        Ok(Config {
-            url,
-            identity: files::identity(self.identity.as_deref())?,
-            verify: self.verify.into(),
-            spool_dir: self.spool_dir.clone(),
-            spool_max_bytes: self.spool_max_bytes,
-            max_size_bytes: self.max_size_bytes,
-            max_size_time: self.max_size_time,
-            segment_duration: self.segment_duration,
-        })
-    }
-}
-
-fn check_spool(dir: &Path) -> Result<(), gst::ErrorMessage> {
-    std::fs::create_dir_all(dir)
-        .and_then(|()| tempfile::tempfile_in(dir))
-        .map(drop)
-        .map_err(|e| {
-            gst::error_msg!(
-                gst::ResourceError::OpenWrite,
-                ("spool-dir {}: {e}", dir.display())
-            )
-        })
-}
 
 /// How far the end has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -455,7 +378,7 @@ impl DedupSink {
         match result {
             Ok(()) if playing => self.post_eos(seqnum),
             Ok(()) => (),
-            Err(e) => self.fail(error_message(&e)),
+            Err(e) => self.fail(settings::error_message(&e)),
         }
     }
 
@@ -517,7 +440,7 @@ impl DedupSink {
                 gst::element_imp_warning!(self, gst::ResourceError::Failed, ("{words}"));
                 return;
             }
-            Event::Failed(e) => return self.fail(error_message(&e)),
+            Event::Failed(e) => return self.fail(settings::error_message(&e)),
         };
         self.post_message(
             gst::message::Element::builder(message)
@@ -536,7 +459,8 @@ impl DedupSink {
                 sink.imp().recorder_event(&name, event);
             }
         };
-        let recorder = Recorder::open(config, Box::new(on_event)).map_err(|e| error_message(&e))?;
+        let recorder =
+            Recorder::open(config, Box::new(on_event)).map_err(|e| settings::error_message(&e))?;
         let mut state = lock(&self.state);
         for track in state.tracks.values_mut() {
             *track = Track::default();
@@ -624,39 +548,6 @@ fn stream_time(pad: &gst::Pad, pts: Option<gst::ClockTime>) -> Option<gst::Clock
         .to_stream_time(pts)
 }
 
-fn error_message(e: &client::Error) -> gst::ErrorMessage {
-    use client::Error::{Identity, Network, Refused, Spool, Untrusted, Url};
-    match e {
-        Network { .. } | Untrusted { .. } => {
-            gst::error_msg!(gst::ResourceError::OpenReadWrite, ("{e}"))
-        }
-        Refused { .. } => gst::error_msg!(gst::ResourceError::NotAuthorized, ("{e}")),
-        Spool { .. } => gst::error_msg!(gst::ResourceError::NoSpaceLeft, ("{e}")),
-        Identity(_) | Url(_) => gst::error_msg!(gst::ResourceError::Settings, ("{e}")),
-        _ => gst::error_msg!(gst::ResourceError::Write, ("{e}")),
-    }
-}
-
-fn structure(stats: &Stats) -> gst::Structure {
-    let mut retries = gst::Structure::new_empty("retries");
-    for (reason, count) in &stats.retries {
-        retries.set(*reason, *count);
-    }
-    gst::Structure::builder("camvault-stats")
-        .field("chunks", stats.chunks)
-        .field("hits", stats.hits)
-        .field("misses", stats.misses)
-        .field("poisoned", stats.poisoned)
-        .field("bytes-in", stats.bytes_in)
-        .field("bytes-sent", stats.bytes_sent)
-        .field("spool-bytes", stats.spool_bytes)
-        .field("dropped", stats.dropped)
-        .field("segments", stats.segments)
-        .field("retries", retries)
-        .field("last-error", stats.last_error.as_deref())
-        .build()
-}
-
 #[glib::object_subclass]
 impl ObjectSubclass for DedupSink {
     const NAME: &'static str = "GstDedupSink";
@@ -666,109 +557,26 @@ impl ObjectSubclass for DedupSink {
 
 impl ObjectImpl for DedupSink {
     fn properties() -> &'static [glib::ParamSpec] {
-        static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
-            vec![
-                glib::ParamSpecString::builder("uri")
-                    .nick("URI")
-                    .blurb("Recording to write, camvault://HOST:PORT/NAME (camvaults over TLS); one that exists goes on")
-                    .mutable_ready()
-                    .build(),
-                glib::ParamSpecString::builder("identity")
-                    .nick("Identity")
-                    .blurb("Identity file of the owner (none = the one that CAMVAULT_IDENTITY names)")
-                    .mutable_ready()
-                    .build(),
-                glib::ParamSpecEnum::builder_with_default("verify", DEFAULT_VERIFY)
-                    .nick("Verify")
-                    .blurb("How copies that the vault has already are checked before they are relied on")
-                    .mutable_ready()
-                    .build(),
-                glib::ParamSpecString::builder("spool-dir")
-                    .nick("Spool directory")
-                    .blurb("Where chunks wait, encrypted, while the vault cannot be reached; of this recording alone (none = in memory only)")
-                    .mutable_ready()
-                    .build(),
-                glib::ParamSpecUInt64::builder("spool-max-bytes")
-                    .nick("Maximum spool bytes")
-                    .blurb("Bytes that may wait in spool-dir")
-                    .default_value(DEFAULT_SPOOL_MAX_BYTES)
-                    .mutable_ready()
-                    .build(),
-                glib::ParamSpecUInt64::builder("max-size-bytes")
-                    .nick("Maximum size in bytes")
-                    .blurb("Bytes of chunks that may wait in memory")
-                    .minimum(1)
-                    .default_value(DEFAULT_MAX_SIZE_BYTES)
-                    .mutable_ready()
-                    .build(),
-                glib::ParamSpecUInt64::builder("max-size-time")
-                    .nick("Maximum size in time")
-                    .blurb("Time of chunks that may wait in memory, in nanoseconds (0 = no limit)")
-                    .default_value(DEFAULT_MAX_SIZE_TIME)
-                    .mutable_ready()
-                    .build(),
-                glib::ParamSpecUInt64::builder("segment-duration")
-                    .nick("Segment duration")
-                    .blurb("Time after which what was recorded is committed, in nanoseconds; what is not committed yet is lost with the process")
-                    .minimum(1)
-                    .default_value(DEFAULT_SEGMENT_DURATION)
-                    .mutable_ready()
-                    .build(),
-                glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
-                    .nick("Statistics")
-                    .blurb("Totals since READY: chunks, hits, misses, poisoned, bytes-in, bytes-sent, spool-bytes, dropped, segments, retries (by reason), last-error")
-                    .read_only()
-                    .build(),
-            ]
-        });
-        &PROPERTIES
+        settings::properties()
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
-        let mut settings = lock(&self.settings);
-        // GObject has checked types and ranges.
-        let text = || value.get::<Option<String>>().ok().flatten();
-        let number = || value.get::<u64>().unwrap_or_default();
-        match pspec.name() {
-            "uri" => settings.uri = text(),
-            "identity" => settings.identity = text(),
-            "verify" => settings.verify = value.get().unwrap_or_default(),
-            "spool-dir" => {
-                settings.spool_dir = text().filter(|dir| !dir.is_empty()).map(PathBuf::from);
-            }
-            "spool-max-bytes" => settings.spool_max_bytes = number(),
-            "max-size-bytes" => settings.max_size_bytes = number(),
-            "max-size-time" => settings.max_size_time = number(),
-            "segment-duration" => settings.segment_duration = number(),
-            name => gst::warning!(CAT, imp = self, "Property {name} is not known"),
+        if !lock(&self.settings).set(pspec.name(), value) {
+            gst::warning!(CAT, imp = self, "Property {} is not known", pspec.name());
         }
     }
 
     fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
-        let settings = lock(&self.settings);
-        match pspec.name() {
-            "uri" => settings.uri.to_value(),
-            "identity" => settings.identity.to_value(),
-            "verify" => settings.verify.to_value(),
-            "spool-dir" => settings
-                .spool_dir
-                .as_ref()
-                .map(|dir| dir.display().to_string())
-                .to_value(),
-            "spool-max-bytes" => settings.spool_max_bytes.to_value(),
-            "max-size-bytes" => settings.max_size_bytes.to_value(),
-            "max-size-time" => settings.max_size_time.to_value(),
-            "segment-duration" => settings.segment_duration.to_value(),
-            "stats" => {
-                let state = lock(&self.state);
-                let stats = match &state.session {
-                    Some(session) => session.recorder.stats(),
-                    None => state.stats.clone(),
-                };
-                structure(&stats).to_value()
-            }
-            _ => pspec.default_value().clone(),
+        if pspec.name() == "stats" {
+            let state = lock(&self.state);
+            let stats = match &state.session {
+                Some(session) => session.recorder.stats(),
+                None => state.stats.clone(),
+            };
+            return settings::structure(&stats).to_value();
         }
+        let value = lock(&self.settings).get(pspec.name());
+        value.unwrap_or_else(|| pspec.default_value().clone())
     }
 
     fn constructed(&self) {

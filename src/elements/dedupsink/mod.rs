@@ -2,6 +2,7 @@
 //! `dedupsink`: stores the chunks of one or more tracks as a recording in a vault.
 
 mod imp;
+mod settings;
 mod track;
 
 use crate::client::recorder;
