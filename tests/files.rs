@@ -205,7 +205,7 @@ fn aac() {
         "-f",
         "lavfi",
         "-i",
-        "anoisesrc=d=30:c=pink",
+        "anoisesrc=d=60:c=pink",
         "-c:a",
         "aac",
         "-b:a",

@@ -15,6 +15,8 @@ const SAMPLE_BYTES: usize = 1024;
 const AUTO_UNITS: u64 = 3;
 /// ...but at least so many bytes, because every piece costs a record of some 200 bytes...
 const AUTO_MIN_BYTES: u64 = 6 * 1024;
+/// ...sound less: it has no groups to begin with, so that both ends of a recording are partly new.
+const AUTO_MIN_SOUND_BYTES: u64 = 3 * 1024;
 /// ...and at most so many. At 4 Mbit/s and 25 units a second pieces are of 48 KiB on average, and
 /// 1 % of lost packets makes 37 % new (whole groups: 100 %).
 const AUTO_MAX_BYTES: u64 = 96 * 1024;
@@ -36,14 +38,20 @@ pub(super) struct Rule {
 
 #[derive(Debug)]
 enum Before {
-    /// Those whose content says so; the target is automatic if `None`.
-    Chosen(Option<u64>),
+    /// Those whose content says so; with a target in bytes, or an automatic one of at least some.
+    Chosen(Target),
     /// All.
     Every,
     /// Those that would make the piece too long.
     Long,
     /// None.
     Never,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Target {
+    Bytes(u64),
+    AtLeast(u64),
 }
 
 /// What is known of the piece at whose end a record arrives.
@@ -63,7 +71,14 @@ impl Rule {
         let target = (config.target_bytes > 0).then(|| config.target_bytes.min(max_bytes));
         let limit = Within::Limit(max_bytes as usize);
         let cdc = || Within::Gear(Gear::new(target.unwrap_or(AUTO_CDC_BYTES), max_bytes));
-        let chosen = Before::Chosen(target.map(u64::from));
+        let least = match codec.has_delta_units() {
+            true => AUTO_MIN_BYTES,
+            false => AUTO_MIN_SOUND_BYTES,
+        };
+        let chosen = Before::Chosen(match target {
+            Some(target) => Target::Bytes(target.into()),
+            None => Target::AtLeast(least),
+        });
         let (before, within) = match (config.unit, codec) {
             (UnitMode::Structure | UnitMode::Gop, Codec::Bytes) => (Before::Never, cdc()),
             (UnitMode::Gop, codec) if codec.has_delta_units() => (Before::Long, limit),
@@ -98,9 +113,12 @@ impl Rule {
 /// A large access unit stays alone: what is lost next to it must not make it new. The others
 /// begin a piece with a probability that makes pieces of the target on average, and none of less
 /// than half of it.
-fn chosen(target: Option<u64>, filled: Filled, record: &[u8]) -> bool {
+fn chosen(target: Target, filled: Filled, record: &[u8]) -> bool {
     let len = record.len() as u64;
-    let target = target.unwrap_or((AUTO_UNITS * len).clamp(AUTO_MIN_BYTES, AUTO_MAX_BYTES));
+    let target = match target {
+        Target::Bytes(target) => target,
+        Target::AtLeast(least) => (AUTO_UNITS * len).clamp(least, AUTO_MAX_BYTES),
+    };
     let half = target / 2;
     if len >= half || filled.last as u64 >= target {
         return true;

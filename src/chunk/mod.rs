@@ -204,7 +204,7 @@ pub struct Config {
     /// What a piece is.
     pub unit: UnitMode,
     /// Length of a piece to aim at with `Structure` and `Cdc`, in bytes of content. 0 is automatic:
-    /// 3 access units but 6 to 96 KiB for `Structure`, 1 MiB for `Cdc`.
+    /// 3 access units but 6 (sound: 3) to 96 KiB for `Structure`, 1 MiB for `Cdc`.
     pub target_bytes: u32,
     /// Longest piece in bytes of content, at least 1024; a longer record goes over several pieces.
     pub max_bytes: u32,
