@@ -2,15 +2,15 @@
 //! Nothing is alive after 20 times READY→PLAYING→READY, seeks and playing to the end, by what
 //! GStreamer's own `leaks` tracer counts in a process of its own.
 
+#[path = "common/leaks.rs"]
+mod leaks;
+
 use gst::prelude::*;
 use gstcamvault::client::{Vault, runtime};
 use gstcamvault::identity::Identity;
 use gstcamvault::server::{Config, Server};
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
-
-const CHILD: &str = "CAMVAULT_TEST_CHILD";
 
 fn cycles() {
     gst::init().unwrap();
@@ -73,28 +73,5 @@ fn cycles() {
 
 #[test]
 fn nothing_is_alive_at_the_end() {
-    if std::env::var_os(CHILD).is_some() {
-        cycles();
-        // SAFETY: nothing of GStreamer is used after it.
-        unsafe { gst::deinit() };
-        return;
-    }
-    let out = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "nothing_is_alive_at_the_end", "--nocapture"])
-        .envs([
-            (CHILD, "1"),
-            ("GST_TRACERS", "leaks"),
-            ("GST_DEBUG", "GST_TRACER:7"),
-            ("GST_DEBUG_NO_COLOR", "1"),
-        ])
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&out.stderr);
-    assert!(out.status.success(), "{text}");
-    assert!(text.contains("GST_TRACER"), "the tracer spoke");
-    let alive: Vec<_> = text
-        .lines()
-        .filter(|line| line.contains("TRACER :0:: object-alive,"))
-        .collect();
-    assert!(alive.is_empty(), "{alive:#?}");
+    leaks::nothing_is_alive_after("nothing_is_alive_at_the_end", cycles);
 }

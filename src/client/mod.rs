@@ -10,6 +10,7 @@ pub mod transport;
 mod uploader;
 pub mod vault;
 
+pub(crate) use crate::protocol::hex;
 pub use error::Error;
 pub use vault::Vault;
 
@@ -32,14 +33,4 @@ pub fn runtime() -> Result<&'static Runtime, Error> {
         .get_or_init(make)
         .as_ref()
         .map_err(|e| Error::Threads(e.clone()))
-}
-
-/// Lower-case hexadecimal, as in paths.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut out, byte| {
-        for nibble in [byte >> 4, byte & 15] {
-            out.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
-        }
-        out
-    })
 }

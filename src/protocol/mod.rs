@@ -28,6 +28,16 @@ pub const PATH_KEYS_INFO: &[u8] = b"camvault path keys v1";
 /// HPKE `info` of a shared recording.
 pub const SHARE_INFO: &[u8] = b"camvault share v1";
 
+/// Lower-case hexadecimal, as in paths.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut out, byte| {
+        for nibble in [byte >> 4, byte & 15] {
+            out.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
+        }
+        out
+    })
+}
+
 /// Encodes a message body.
 pub fn encode<T: Encode<()>>(message: &T) -> Vec<u8> {
     let mut out = Vec::new();

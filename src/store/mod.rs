@@ -20,6 +20,7 @@ pub use room::Room;
 
 use crate::identity::RecordingId;
 use crate::ownership::{Leaf, Wrapped};
+pub(crate) use crate::protocol::hex;
 use crate::protocol::{
     ChunkRef, Commit, Committed, Outcome, Recording, RecordingEntry, Stats, Variant,
 };
@@ -344,11 +345,6 @@ pub(crate) fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
         *byte = digit(*high)? << 4 | digit(*low)?;
     }
     Some(out)
-}
-
-/// Lower-case hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// Unix milliseconds.

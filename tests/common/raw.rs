@@ -158,10 +158,6 @@ pub fn commit_of(chunks: Vec<ChunkRef>, mark: &str) -> Commit {
     }
 }
 
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
 impl Client {
     pub fn new(base: &str) -> Self {
         Self::with(base, Identity::generate().unwrap())

@@ -184,11 +184,6 @@ pub fn progress_time(json: bool, what: &str) -> indicatif::ProgressBar {
         .with_message(what.to_owned())
 }
 
-/// Lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
 /// Waits for the network, outside the runtime that does the work.
 pub fn wait<T>(future: impl Future<Output = Result<T, client::Error>>) -> Result<T, Failure> {
     Ok(client::runtime()?.block_on(future)?)

@@ -35,9 +35,9 @@ pub fn run(args: &Args, json: bool) -> Result<ExitCode, Failure> {
 fn object(entry: &Listed) -> serde_json::Value {
     let mut object = serde_json::json!({
         "name": entry.name,
-        "id": common::hex(&entry.id),
+        "id": gstcamvault::protocol::hex(&entry.id),
         "segments": entry.segments,
-        "shared_by": entry.owner.map(|owner| common::hex(&owner)),
+        "shared_by": entry.owner.map(|owner| gstcamvault::protocol::hex(&owner)),
     });
     match &entry.summary {
         Ok(summary) => {

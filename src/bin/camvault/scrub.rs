@@ -34,7 +34,7 @@ pub fn run(args: &Args, json: bool) -> Result<ExitCode, Failure> {
     };
     let hex = |list: &[protocol::B32]| {
         list.iter()
-            .map(|d1| common::hex(&d1[..]))
+            .map(|d1| gstcamvault::protocol::hex(&d1[..]))
             .collect::<Vec<_>>()
     };
     let (missing, damaged) = (hex(&report.missing), hex(&report.damaged));
