@@ -6,6 +6,7 @@ pub mod chunk;
 pub mod client;
 pub mod elements;
 pub mod identity;
+pub mod luma;
 mod mac;
 pub mod manifest;
 pub mod ownership;
@@ -14,6 +15,7 @@ pub mod rce;
 pub mod server;
 pub mod store;
 mod trust;
+pub mod watermark;
 
 pub use plugin::plugin_desc::plugin_register_static;
 

@@ -47,10 +47,10 @@ impl Place {
         ]
     }
 
-    /// A recorder of a camera whose every frame has its own time and content.
+    /// A recorder of a camera whose every frame is another.
     fn recorder(&self) -> Recorder {
-        let camera = "videotestsrc is-live=true pattern=ball \
-            ! video/x-raw,width=160,height=120,framerate=25/1 ! timeoverlay \
+        let camera = "videotestsrc is-live=true pattern=snow \
+            ! video/x-raw,width=160,height=120,framerate=25/1 \
             ! x264enc tune=zerolatency speed-preset=ultrafast threads=1 key-int-max=10 \
             ! h264parse ! rcededuppay ! dedupsink segment-duration=2000000000";
         let child = Command::new("gst-launch-1.0")

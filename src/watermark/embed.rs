@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Putting a watermark into a picture and taking it out again, in integers.
+//!
+//! With B the basis times 2^12, rounded, and X = Σ D·B the coefficient times 2^12:
+//!
+//! ```text
+//! Δ̂ = (q_w(X) − X + 2^7) >> 8                     the change of the coefficient, times 2^4
+//! P = (Σ_marks Δ̂·B + 2^15) >> 16                  the change of each pixel
+//! marked = D + P          erased = marked − P
+//! ```
+//!
+//! A block in which a pixel could leave 0..=255 under either value of any of its bits is left as it
+//! is (Δ̂ = 0), so that adding never clips and erasing is exact. The choice does not depend on the
+//! bits: it tells nothing of them.
+
+use super::basis::{SHIFT, coefficient, fixed};
+use super::{BLOCK, Layout, Mark, Word};
+use crate::luma::{Block, LumaMut};
+
+/// Bits after the point of Δ̂.
+const DELTA_SHIFT: u32 = 4;
+
+/// What [`erase`] needs besides the layout: Δ̂ of every mark of one picture, in the layout's order.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Trace {
+    deltas: Vec<i16>,
+}
+
+impl Trace {
+    /// Δ̂ of every mark, in sixteenths of a unit of luma coefficients; 0 where the block could not
+    /// carry it.
+    pub fn deltas(&self) -> &[i16] {
+        &self.deltas
+    }
+
+    /// From what [`Trace::deltas`] gave.
+    pub fn from_deltas(deltas: Vec<i16>) -> Self {
+        Self { deltas }
+    }
+}
+
+/// With it whoever has the layout can take the mark out.
+impl std::fmt::Debug for Trace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Trace({} marks)", self.deltas.len())
+    }
+}
+
+/// Embeds `word` into `picture`. What was done to each mark is written into `trace` for whoever
+/// wants to erase it later. A layout of another size is embedded as far as it fits.
+pub fn embed(picture: &mut LumaMut, layout: &Layout, word: Word, mut trace: Option<&mut Trace>) {
+    if let Some(trace) = &mut trace {
+        trace.deltas.clear();
+        trace.deltas.reserve(layout.marks().len());
+    }
+    let shape = picture.as_ref().shape();
+    for marks in layout.blocks() {
+        let (x, y) = place(&marks[0]);
+        let inside = x + BLOCK <= shape.width && y + BLOCK <= shape.height;
+        let room = inside && {
+            let block = picture.as_ref().block(x, y);
+            let (low, high, change) = changes(&block, marks, layout.step(), word);
+            let room = picture.has_room(x, y, &low, &high);
+            if room {
+                picture.add(x, y, &change);
+                if let Some(trace) = &mut trace {
+                    trace.deltas.extend(marks.iter().map(|mark| {
+                        let x = coefficient(&block, mark.class);
+                        delta(x, mark, layout.step(), word.bit(mark.bit.into())) as i16
+                    }));
+                }
+            }
+            room
+        };
+        if !room && let Some(trace) = &mut trace {
+            trace.deltas.extend(marks.iter().map(|_| 0));
+        }
+    }
+}
+
+/// Takes out what [`embed`] put in, bit for bit, where the picture was not changed since.
+pub fn erase(picture: &mut LumaMut, layout: &Layout, trace: &Trace) {
+    let shape = picture.as_ref().shape();
+    let mut deltas = trace.deltas.as_slice();
+    for marks in layout.blocks() {
+        let Some((these, rest)) = deltas.split_at_checked(marks.len()) else {
+            return;
+        };
+        deltas = rest;
+        let (x, y) = place(&marks[0]);
+        let changed = these.iter().any(|&delta| delta != 0);
+        if changed && x + BLOCK <= shape.width && y + BLOCK <= shape.height {
+            let mut sum = [0; 64];
+            for (mark, &delta) in marks.iter().zip(these) {
+                accumulate(&mut sum, mark, delta.into());
+            }
+            picture.add(x, y, &pixels(&sum).map(|change| -change));
+        }
+    }
+}
+
+fn place(mark: &Mark) -> (usize, usize) {
+    (usize::from(mark.x) * BLOCK, usize::from(mark.y) * BLOCK)
+}
+
+/// Least and greatest change of every pixel over all values of the block's bits, and the change for
+/// `word`.
+fn changes(
+    block: &Block<i16>,
+    marks: &[Mark],
+    step: u32,
+    word: Word,
+) -> (Block<i16>, Block<i16>, Block<i16>) {
+    let (mut low, mut high, mut chosen) = ([0; 64], [0; 64], [0; 64]);
+    for mark in marks {
+        let x = coefficient(block, mark.class);
+        let deltas = [false, true].map(|bit| delta(x, mark, step, bit));
+        let ours = deltas[usize::from(word.bit(mark.bit.into()))];
+        let basis = fixed(mark.class);
+        for i in 0..64 {
+            let basis = i32::from(basis[i]);
+            let [zero, one] = deltas.map(|delta| delta * basis);
+            low[i] += zero.min(one);
+            high[i] += zero.max(one);
+            chosen[i] += ours * basis;
+        }
+    }
+    (pixels(&low), pixels(&high), pixels(&chosen))
+}
+
+fn accumulate(sum: &mut Block<i32>, mark: &Mark, delta: i32) {
+    for (sum, &basis) in sum.iter_mut().zip(fixed(mark.class)) {
+        *sum += delta * i32::from(basis);
+    }
+}
+
+/// Sums of Δ̂·B as whole units of luma, rounded half up.
+fn pixels(sum: &Block<i32>) -> Block<i16> {
+    const BITS: u32 = SHIFT + DELTA_SHIFT;
+    sum.map(|sum| ((sum + (1 << (BITS - 1))) >> BITS) as i16)
+}
+
+/// Δ̂ that takes the coefficient `x` (times 2^12) to the lattice of `bit`.
+fn delta(x: i32, mark: &Mark, step: u32, bit: bool) -> i32 {
+    let change = nearest(x, offset(mark, step, bit), (step as i32) << SHIFT) - x;
+    let down = SHIFT - DELTA_SHIFT;
+    (change + (1 << (down - 1))) >> down
+}
+
+/// d_bit times 2^12.
+fn offset(mark: &Mark, step: u32, bit: bool) -> i32 {
+    let half = (step as i32) << (SHIFT - 1);
+    (i32::from(mark.dither) << (SHIFT - DELTA_SHIFT)) + half * i32::from(bit)
+}
+
+/// The point of the lattice `offset` + k·`step` nearest to `x`; of two, the upper one.
+fn nearest(x: i32, offset: i32, step: i32) -> i32 {
+    (x - offset + step / 2).div_euclid(step) * step + offset
+}

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Where the marks are.
+
+use super::key::LayoutKey;
+use super::{BITS, BLOCK, Class, Dither, Key, Placement, Settings};
+
+/// Side of a tile in blocks.
+const TILE: usize = 16;
+
+/// One coefficient of one block that carries a bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Column of the block.
+    pub x: u16,
+    /// Row of the block.
+    pub y: u16,
+    /// Which coefficient.
+    pub class: Class,
+    /// Which bit, below [`BITS`].
+    pub bit: u8,
+    /// d_0 in sixteenths of a unit of luma, below the step.
+    pub dither: u16,
+}
+
+/// The marks of a picture, in raster order of their blocks.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Layout {
+    marks: Vec<Mark>,
+    step: u32,
+}
+
+/// Says nothing of the places.
+impl std::fmt::Debug for Layout {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Layout({} marks)", self.marks.len())
+    }
+}
+
+impl Layout {
+    /// Layout number `epoch` of a picture of `width` × `height` pixels. Only whole blocks carry
+    /// marks. With [`Placement::Keyed`], where a mark is does not depend on where the picture ends
+    /// (only the automatic density does): a reader needs not know the original size.
+    pub fn new(key: &Key, epoch: u32, settings: &Settings, width: usize, height: usize) -> Self {
+        // 16 bits a coordinate: larger pictures than 524,280 pixels have no marks beyond.
+        let blocks = [width, height].map(|side| (side / BLOCK).min(usize::from(u16::MAX)));
+        let key = key.layout(epoch);
+        let mut marks = match settings.placement {
+            Placement::Keyed => keyed(&key, settings, blocks),
+            Placement::Runs => runs(&key, settings, blocks),
+        };
+        marks.sort_by_key(|mark| (mark.y, mark.x));
+        Self {
+            marks,
+            step: settings.step,
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn of(marks: Vec<Mark>, step: u32) -> Self {
+        Self { marks, step }
+    }
+
+    /// All marks.
+    pub fn marks(&self) -> &[Mark] {
+        &self.marks
+    }
+
+    /// The marks of every block that has any.
+    pub fn blocks(&self) -> impl Iterator<Item = &[Mark]> {
+        self.marks.chunk_by(|a, b| (a.x, a.y) == (b.x, b.y))
+    }
+
+    /// Quantiser step in units of luma coefficients.
+    pub fn step(&self) -> u32 {
+        self.step
+    }
+}
+
+/// d_0 of a mark, from the key or fixed.
+fn dither(settings: &Settings, random: impl FnOnce(u32) -> u32) -> u16 {
+    let sixteenths = 16 * settings.step;
+    let offset = match settings.dither {
+        Dither::Keyed => random(sixteenths),
+        Dither::Fixed(one) => {
+            let zero = (one * 16.0).round() as i64 - i64::from(sixteenths / 2);
+            zero.rem_euclid(i64::from(sixteenths)) as u32
+        }
+    };
+    offset as u16
+}
+
+fn keyed(key: &LayoutKey, settings: &Settings, [width, height]: [usize; 2]) -> Vec<Mark> {
+    let classes = settings.classes.len();
+    let cells = TILE * TILE * classes;
+    let wanted = (settings.density(width * height) * (TILE * TILE) as f64).round() as usize;
+    let wanted = wanted.clamp(1, cells);
+    let mut marks = Vec::with_capacity(wanted * (width * height / (TILE * TILE) + 1));
+    let mut order: Vec<u16> = (0..cells as u16).collect();
+    for tile_y in 0..height.div_ceil(TILE) {
+        for tile_x in 0..width.div_ceil(TILE) {
+            let mut stream = key.stream(tile_x as u32, tile_y as u32);
+            // The first `wanted` of a permutation (Fisher and Yates) of what the tile before left:
+            // any start does, as long as it is the same each time.
+            for (i, cell) in order.iter_mut().enumerate() {
+                *cell = i as u16;
+            }
+            for i in 0..wanted {
+                order.swap(i, i + stream.below((cells - i) as u32) as usize);
+                let dither = dither(settings, |n| stream.below(n));
+                let cell = usize::from(order[i]);
+                let (class, block) = (cell % classes, cell / classes);
+                let (x, y) = (tile_x * TILE + block % TILE, tile_y * TILE + block / TILE);
+                if x < width && y < height {
+                    marks.push(Mark {
+                        x: x as u16,
+                        y: y as u16,
+                        class: settings.classes[class],
+                        // Neighbouring tiles go on where the one before ended: all bits get the
+                        // same number of marks, whatever the width.
+                        bit: ((tile_x * wanted + tile_y * 79 + i) % BITS) as u8,
+                        dither,
+                    });
+                }
+            }
+        }
+    }
+    marks
+}
+
+fn runs(key: &LayoutKey, settings: &Settings, [width, height]: [usize; 2]) -> Vec<Mark> {
+    let classes = settings.classes.len();
+    let run = width * height * classes / BITS;
+    let wanted = settings.density(width * height) / classes as f64 * run as f64;
+    let wanted = (wanted.round() as usize).min(run);
+    let mut stream = key.stream(0, 0);
+    let mut order: Vec<u32> = (0..run as u32).collect();
+    for i in 0..wanted {
+        order.swap(i, i + stream.below((run - i) as u32) as usize);
+    }
+    let mut marks = Vec::with_capacity(wanted * BITS);
+    for bit in 0..BITS {
+        for &place in &order[..wanted] {
+            let position = bit * run + place as usize;
+            let (block, class) = (position / classes, position % classes);
+            marks.push(Mark {
+                x: (block % width) as u16,
+                y: (block / width) as u16,
+                class: settings.classes[class],
+                bit: bit as u8,
+                dither: dither(settings, |n| stream.below(n)),
+            });
+        }
+    }
+    marks
+}

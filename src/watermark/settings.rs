@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What marks and reads must agree on, besides the key.
+
+/// One of the 64 coefficients of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Class(u8);
+
+impl Class {
+    /// Vertical frequency `u`, horizontal frequency `v`, each below 8.
+    pub const fn new(u: u8, v: u8) -> Option<Self> {
+        match u < 8 && v < 8 {
+            true => Some(Self(8 * u + v)),
+            false => None,
+        }
+    }
+
+    /// 8u + v.
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+
+    /// (u, v).
+    pub fn frequencies(self) -> (usize, usize) {
+        (self.index() / 8, self.index() % 8)
+    }
+}
+
+/// Where the lattice of bit 0 begins.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Dither {
+    /// Anywhere, each mark by itself, from the key.
+    Keyed,
+    /// d_1 in units of luma, the same for all: the paper's (25 at step 100, so that d_0 = −25).
+    /// Public, so the marks can be found, read and taken out without the key.
+    Fixed(f64),
+}
+
+/// Which coefficients of which blocks are marks, and of which bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// In every tile of 16×16 blocks a keyed choice.
+    Keyed,
+    /// [RTBF] Algorithm 3: all coefficients in raster order of blocks, bit i owns the i-th of 128
+    /// equal runs; of every run the same keyed choice where not all are wanted.
+    Runs,
+}
+
+/// What marks and reads must agree on, besides the key.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Quantiser step s in units of luma coefficients: a multiple of 4, so that both lattices and
+    /// their distance are integers.
+    pub step: u32,
+    /// Dither.
+    pub dither: Dither,
+    /// Coefficients that can carry a bit.
+    pub classes: Vec<Class>,
+    /// Marks per block; `None`: [`Settings::DENSE`] for small pictures, [`Settings::SPARSE`] for
+    /// large ones.
+    pub density: Option<f64>,
+    /// Layouts that take turns, one a group of pictures.
+    pub layouts: u32,
+    /// Placement.
+    pub placement: Placement,
+}
+
+/// Settings that make no sense.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum SettingsError {
+    /// Step.
+    #[error("step {0}: give a multiple of 4 from 4 to 1000")]
+    Step(u32),
+    /// Fixed dither.
+    #[error("dither {0}: give -1 for a keyed one, or 0 to 1000")]
+    Dither(f64),
+    /// Coefficients.
+    #[error(
+        "coefficients {0:?}: give pairs of frequencies from 0 to 7 (vertical, horizontal), each once, like '01 10 11 02 20'"
+    )]
+    Classes(String),
+    /// Density.
+    #[error("redundancy {0}: give 0 for automatic, or up to as many marks a block as coefficients")]
+    Density(f64),
+    /// Layouts.
+    #[error("layouts {0}: give 1 to 64")]
+    Layouts(u32),
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            step: 100,
+            dither: Dither::Keyed,
+            classes: [1, 8, 9, 2, 16].map(Class).to_vec(),
+            density: None,
+            layouts: 4,
+            placement: Placement::Keyed,
+        }
+    }
+}
+
+impl Settings {
+    /// Marks per block of pictures with fewer blocks than [`Settings::LARGE`].
+    pub const DENSE: f64 = 0.1875;
+    /// Marks per block of others.
+    pub const SPARSE: f64 = 0.1;
+    /// Blocks of a large picture: between 480p (6,400) and 720p (14,400).
+    pub const LARGE: usize = 10_000;
+
+    /// [RTBF]: step 100, dither 25, all AC coefficients of normalised frequency (u+v)/14 < 0.4 of
+    /// every block.
+    pub fn paper() -> Self {
+        let mut classes: Vec<Class> = (0..64)
+            .map(Class)
+            .filter(|class| {
+                let (u, v) = class.frequencies();
+                class.index() > 0 && u + v <= 5
+            })
+            .collect();
+        classes.sort_by_key(|class| {
+            let (u, v) = class.frequencies();
+            (u + v, u)
+        });
+        Self {
+            step: 100,
+            dither: Dither::Fixed(25.0),
+            density: Some(classes.len() as f64),
+            classes,
+            layouts: 1,
+            placement: Placement::Runs,
+        }
+    }
+
+    /// Whether they make sense.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        if !self.step.is_multiple_of(4) || !(4..=1000).contains(&self.step) {
+            return Err(SettingsError::Step(self.step));
+        }
+        if let Dither::Fixed(dither) = self.dither
+            && !(0.0..=1000.0).contains(&dither)
+        {
+            return Err(SettingsError::Dither(dither));
+        }
+        let mut classes = self.classes.clone();
+        classes.sort();
+        classes.dedup();
+        if classes.is_empty() || classes.len() != self.classes.len() {
+            return Err(SettingsError::Classes(self.classes_text()));
+        }
+        if let Some(density) = self.density
+            && !(density > 0.0 && density <= classes.len() as f64)
+        {
+            return Err(SettingsError::Density(density));
+        }
+        match self.layouts {
+            1..=64 => Ok(()),
+            layouts => Err(SettingsError::Layouts(layouts)),
+        }
+    }
+
+    /// The coefficients as text: `01 10 11 02 20`.
+    pub fn classes_text(&self) -> String {
+        let pairs = self.classes.iter().map(|class| {
+            let (u, v) = class.frequencies();
+            format!("{u}{v}")
+        });
+        pairs.collect::<Vec<_>>().join(" ")
+    }
+
+    /// Reads what [`Settings::classes_text`] writes; commas may stand for spaces.
+    pub fn parse_classes(text: &str) -> Result<Vec<Class>, SettingsError> {
+        let wrong = || SettingsError::Classes(text.to_owned());
+        let pairs = text.split([' ', ',']).filter(|pair| !pair.is_empty());
+        pairs
+            .map(|pair| match pair.as_bytes() {
+                [u @ b'0'..=b'7', v @ b'0'..=b'7'] => {
+                    Class::new(u - b'0', v - b'0').ok_or_else(wrong)
+                }
+                _ => Err(wrong()),
+            })
+            .collect()
+    }
+
+    /// Marks per block of a picture of `blocks` blocks.
+    pub fn density(&self, blocks: usize) -> f64 {
+        self.density.unwrap_or(match blocks < Self::LARGE {
+            true => Self::DENSE,
+            false => Self::SPARSE,
+        })
+    }
+}

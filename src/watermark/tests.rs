@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Formulas against the vectors of an independent implementation (`tests/data/watermark.json`:
+//! numpy, double precision), and what must hold for every picture.
+
+use super::basis::{exact, fixed};
+use super::*;
+use crate::luma::{Luma, LumaMut, Samples, Shape};
+use proptest::prelude::*;
+use serde_json::Value;
+
+fn vectors() -> Value {
+    serde_json::from_str(include_str!("../../tests/data/watermark.json")).unwrap()
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    match value {
+        Value::Array(values) => values.iter().flat_map(numbers).collect(),
+        value => vec![value.as_f64().unwrap()],
+    }
+}
+
+fn close(ours: f64, theirs: f64) {
+    assert!((ours - theirs).abs() < 1e-6, "{ours}, not {theirs}");
+}
+
+/// q_w(x) in real numbers: round half up.
+fn quantise(x: f64, offset: f64, step: f64) -> f64 {
+    ((x - offset) / step + 0.5).floor() * step + offset
+}
+
+#[test]
+fn dct_and_quantiser_agree_with_the_oracle() {
+    let vectors = vectors();
+    for block in vectors["blocks"].as_array().unwrap() {
+        let pixels = numbers(&block["block"]);
+        let (step, dither) = (
+            block["step"].as_f64().unwrap(),
+            block["dither"].as_f64().unwrap(),
+        );
+        let dct = numbers(&block["dct"]);
+        for (i, &theirs) in dct.iter().enumerate() {
+            let class = Class::new((i / 8) as u8, (i % 8) as u8).unwrap();
+            let ours: f64 = exact(class).iter().zip(&pixels).map(|(b, p)| b * p).sum();
+            close(ours, theirs);
+        }
+        let (q0, q1) = (numbers(&block["q0"]), numbers(&block["q1"]));
+        let (y, d0, d1) = (
+            numbers(&block["y"]),
+            numbers(&block["d0"]),
+            numbers(&block["d1"]),
+        );
+        for (i, &x) in numbers(&block["x"]).iter().enumerate() {
+            close(quantise(x, -dither, step), q0[i]);
+            close(quantise(x, dither, step), q1[i]);
+            if dither * 4.0 == step {
+                let mark = Mark {
+                    x: 0,
+                    y: 0,
+                    class: Class::new(0, 1).unwrap(),
+                    bit: 0,
+                    dither: ((step - dither) * 16.0) as u16,
+                };
+                close(lattice_vote(y[i], &mark, step as u32), d0[i] - d1[i]);
+            }
+        }
+    }
+    for point in vectors["lattice"].as_array().unwrap() {
+        let [x, step, q0, q1] = ["x", "step", "q0", "q1"].map(|name| point[name].as_f64().unwrap());
+        close(quantise(x, -step / 4.0, step), q0);
+        close(quantise(x, step / 4.0, step), q1);
+    }
+}
+
+/// The oracle's pictures have words of 16 bits.
+#[test]
+fn pictures_agree_with_the_oracle() {
+    for picture in vectors()["images"].as_array().unwrap() {
+        if picture["layout"] != "alg3" || !picture["use"].is_null() {
+            continue;
+        }
+        let rows = picture["image"].as_array().unwrap();
+        let (height, width) = (rows.len(), rows[0].as_array().unwrap().len());
+        let bytes = |name: &str| -> Vec<u8> {
+            numbers(&picture[name])
+                .into_iter()
+                .map(|v| v as u8)
+                .collect()
+        };
+        let step = picture["step"].as_f64().unwrap() as u32;
+        let dither = picture["dither"].as_f64().unwrap();
+        let classes: Vec<Class> = numbers(&picture["coefs"])
+            .chunks(2)
+            .map(|uv| Class::new(uv[0] as u8, uv[1] as u8).unwrap())
+            .collect();
+        let bits = numbers(&picture["bits"]);
+        let run = width / 8 * (height / 8) * classes.len() / bits.len();
+        let marks = (0..run * bits.len())
+            .map(|position| {
+                let block = position / classes.len();
+                Mark {
+                    x: (block % (width / 8)) as u16,
+                    y: (block / (width / 8)) as u16,
+                    class: classes[position % classes.len()],
+                    bit: (position / run) as u8,
+                    dither: ((f64::from(step) - dither) * 16.0) as u16,
+                }
+            })
+            .collect();
+        let layout = Layout::of(marks, step);
+        let theirs = bytes("marked");
+        let votes = read(
+            &Luma::new(&theirs, Shape::plane(width, height)).unwrap(),
+            &layout,
+        );
+        for (ours, theirs) in votes.sums().iter().zip(numbers(&picture["votes"])) {
+            close(*ours, theirs);
+        }
+        // Their pixels are rounded from real numbers and clipped; ours are integers from the start,
+        // and blocks that could clip are left as they are.
+        let mut ours = bytes("image");
+        let word = Word::from_bits(|bit| bits.get(bit).is_some_and(|&b| b > 0.0));
+        let mut trace = Trace::default();
+        let mut marked = LumaMut::new(&mut ours, Shape::plane(width, height)).unwrap();
+        embed(&mut marked, &layout, word, Some(&mut trace));
+        let (mut same, mut compared) = (0, 0);
+        for marks in layout.blocks().zip(trace.deltas().chunks(classes.len())) {
+            if marks.1.iter().all(|&delta| delta == 0) {
+                continue;
+            }
+            let (x, y) = (usize::from(marks.0[0].x) * 8, usize::from(marks.0[0].y) * 8);
+            let block = marked.as_ref().block(x, y);
+            for (i, sample) in block.iter().enumerate() {
+                let theirs = i16::from(theirs[(y + i / 8) * width + x + i % 8]);
+                assert!((sample - theirs).abs() <= 1);
+                same += usize::from(*sample == theirs);
+                compared += 1;
+            }
+        }
+        assert!(
+            compared > 400 && same * 100 > compared * 97,
+            "{same} of {compared}"
+        );
+    }
+}
+
+fn key() -> Key {
+    Key::from_bytes([7; 32])
+}
+
+#[test]
+fn every_bit_gets_its_share_of_marks() {
+    for (width, height) in [(768, 432), (640, 480), (1280, 720), (1920, 1080)] {
+        let settings = Settings::default();
+        let layout = Layout::new(&key(), 0, &settings, width, height);
+        let mut count = [0; BITS];
+        layout
+            .marks()
+            .iter()
+            .for_each(|mark| count[usize::from(mark.bit)] += 1);
+        let mean = layout.marks().len() / BITS;
+        let (least, most) = (count.iter().min().unwrap(), count.iter().max().unwrap());
+        println!("{width}x{height}: {least} to {most}, mean {mean}");
+        assert!(*least * 10 >= mean * 6 && *most * 10 <= mean * 14);
+    }
+}
+
+#[test]
+fn where_marks_are_does_not_depend_on_where_the_picture_ends() {
+    let settings = Settings {
+        density: Some(0.2),
+        ..Settings::default()
+    };
+    let large = Layout::new(&key(), 3, &settings, 1920, 1080);
+    let small = Layout::new(&key(), 3, &settings, 700, 411);
+    let inside = |mark: &&Mark| mark.x < 700 / 8 && mark.y < 411 / 8;
+    let cut: Vec<&Mark> = large.marks().iter().filter(inside).collect();
+    assert_eq!(cut, small.marks().iter().collect::<Vec<_>>());
+}
+
+fn samples() -> impl Strategy<Value = Samples> {
+    prop_oneof![
+        Just(Samples::Plane),
+        Just(Samples::Rgb {
+            step: 3,
+            offsets: [0, 1, 2]
+        }),
+        Just(Samples::Rgb {
+            step: 4,
+            offsets: [2, 1, 0]
+        }),
+        Just(Samples::Rgb {
+            step: 4,
+            offsets: [1, 2, 3]
+        }),
+    ]
+}
+
+/// Pictures of smooth and noisy parts, black and white ones among them.
+fn picture() -> impl Strategy<Value = (Shape, Vec<u8>)> {
+    (
+        8usize..90,
+        8usize..70,
+        0usize..9,
+        samples(),
+        any::<u64>(),
+        0..4u8,
+    )
+        .prop_map(|(width, height, padding, samples, seed, kind)| {
+            let pixel = match samples {
+                Samples::Plane => 1,
+                Samples::Rgb { step, .. } => step,
+            };
+            let stride = width * pixel + padding;
+            let mut state = seed | 1;
+            let data = (0..stride * height)
+                .map(|i| {
+                    state ^= state << 13;
+                    state ^= state >> 7;
+                    state ^= state << 17;
+                    match kind {
+                        0 => state as u8,
+                        1 => [0, 255][(state & 1) as usize],
+                        2 => (i % stride * 255 / stride) as u8,
+                        _ => (120 + state % 17) as u8,
+                    }
+                })
+                .collect();
+            (
+                Shape {
+                    width,
+                    height,
+                    stride,
+                    samples,
+                },
+                data,
+            )
+        })
+}
+
+proptest! {
+    #[test]
+    fn erasing_gives_back_every_byte(
+        (shape, original) in picture(),
+        word in any::<u128>(),
+        step in (1u32..100).prop_map(|quarter| 4 * quarter),
+        density in 0.1f64..5.0,
+        epoch in 0u32..5,
+    ) {
+        let settings = Settings { step, density: Some(density), ..Settings::default() };
+        let layout = Layout::new(&key(), epoch, &settings, shape.width, shape.height);
+        let mut data = original.clone();
+        let mut trace = Trace::default();
+        embed(&mut LumaMut::new(&mut data, shape).unwrap(), &layout, Word(word), Some(&mut trace));
+        prop_assert_eq!(trace.deltas().len(), layout.marks().len());
+        erase(&mut LumaMut::new(&mut data, shape).unwrap(), &layout, &trace);
+        prop_assert!(data == original);
+    }
+}
+
+#[test]
+fn what_is_embedded_is_read() {
+    let shape = Shape::plane(768, 432);
+    let plain: Vec<u8> = (0..shape.width * shape.height)
+        .map(|i| (60 + (i % shape.width) / 8 + (i / shape.width) % 64) as u8)
+        .collect();
+    let word = Word(0x0123_4567_89ab_cdef_fedc_ba98_7654_3210);
+    let layout = Layout::new(&key(), 1, &Settings::default(), shape.width, shape.height);
+    let mut data = plain.clone();
+    embed(
+        &mut LumaMut::new(&mut data, shape).unwrap(),
+        &layout,
+        word,
+        None,
+    );
+    let votes = read(&Luma::new(&data, shape).unwrap(), &layout);
+    assert_eq!(votes.word(), word);
+    assert!(votes.score() > 30.0 && votes.confidence().iter().all(|&c| c > 0.8));
+    let other = Layout::new(&Key::from_bytes([8; 32]), 1, &Settings::default(), 768, 432);
+    let votes = read(&Luma::new(&data, shape).unwrap(), &other);
+    assert!(votes.score().abs() < 6.0, "{}", votes.score());
+    let errors: f64 = plain
+        .iter()
+        .zip(&data)
+        .map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2))
+        .sum();
+    let psnr = 10.0 * (255.0f64.powi(2) * plain.len() as f64 / errors).log10();
+    assert!(psnr > 44.0, "{psnr}");
+}
+
+#[test]
+fn the_rounded_basis_is_the_exact_one_rounded() {
+    for (u, v) in [(0, 1), (1, 0), (1, 1), (0, 2), (2, 0)] {
+        let class = Class::new(u, v).unwrap();
+        assert_eq!(fixed(class).iter().map(|&b| i32::from(b)).sum::<i32>(), 0);
+    }
+}
