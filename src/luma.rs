@@ -119,15 +119,20 @@ impl<'a> Luma<'a> {
         }
     }
 
-    /// A copy as a plane without padding.
-    pub fn to_plane(&self) -> Vec<u8> {
-        let mut plane = vec![0; self.shape.width * self.shape.height];
-        if self.shape.width > 0 {
-            for (y, row) in plane.chunks_exact_mut(self.shape.width).enumerate() {
+    /// A copy.
+    pub fn to_plane(&self) -> Plane {
+        let (width, height) = (self.shape.width, self.shape.height);
+        let mut data = vec![0; width * height];
+        if width > 0 {
+            for (y, row) in data.chunks_exact_mut(width).enumerate() {
                 self.read(0, y, row);
             }
         }
-        plane
+        Plane {
+            width,
+            height,
+            data,
+        }
     }
 
     /// The 8×8 pixels from (`x`, `y`) on.
@@ -141,6 +146,63 @@ impl<'a> Luma<'a> {
             self.read(x, y + i, row);
         }
         bytes.map(i16::from)
+    }
+}
+
+/// A picture's luma by itself, without padding.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Plane {
+    width: usize,
+    height: usize,
+    data: Vec<u8>,
+}
+
+impl Plane {
+    /// `None` unless `data` has `width` × `height` bytes.
+    pub fn new(width: usize, height: usize, data: Vec<u8>) -> Option<Self> {
+        (width.checked_mul(height)? == data.len()).then_some(Self {
+            width,
+            height,
+            data,
+        })
+    }
+
+    /// Pixels in a row.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Rows.
+    pub fn height(&self) -> usize {
+        self.height
+    }
+
+    /// All samples in raster order.
+    pub fn data(&self) -> &[u8] {
+        &self.data
+    }
+
+    /// To read like a frame.
+    pub fn luma(&self) -> Luma<'_> {
+        Luma {
+            data: &self.data,
+            shape: Shape::plane(self.width, self.height),
+        }
+    }
+
+    /// To change like a frame.
+    pub fn luma_mut(&mut self) -> LumaMut<'_> {
+        LumaMut {
+            data: &mut self.data,
+            shape: Shape::plane(self.width, self.height),
+        }
+    }
+}
+
+/// Not the pixels.
+impl std::fmt::Debug for Plane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Plane({}x{})", self.width, self.height)
     }
 }
 

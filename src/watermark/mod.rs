@@ -13,16 +13,22 @@
 //! Frames are planes of luma ([`crate::luma`]); nothing here knows GStreamer.
 
 pub mod basis;
+mod detector;
 mod embed;
 mod key;
 mod layout;
+mod registration;
+mod search;
 mod settings;
 mod votes;
 mod word;
 
+pub use detector::Detector;
 pub use embed::{Trace, embed, erase};
 pub use key::Key;
 pub use layout::{Layout, Mark};
+pub use registration::Registration;
+pub use search::{Found, Search};
 pub use settings::{Class, Dither, Placement, Settings, SettingsError};
 pub use votes::{Votes, lattice_vote, read};
 pub use word::{Word, WordError};

@@ -129,7 +129,7 @@ pub fn read(picture: &Luma, layout: &Layout) -> Votes {
 
 /// A mark's coefficient of its block.
 #[inline]
-fn coefficient(block: &Block<f64>, mark: &Mark) -> f64 {
+pub(super) fn coefficient(block: &Block<f64>, mark: &Mark) -> f64 {
     let products = block.iter().zip(exact(mark.class));
     products.map(|(sample, basis)| sample * basis).sum()
 }

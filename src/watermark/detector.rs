@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Reading a watermark from a video, frame by frame.
+
+use super::{BLOCK, Key, Layout, Registration, Search, Settings, Votes};
+use crate::luma::{Luma, Plane};
+
+/// Frames that are kept for a search.
+const KEPT: usize = 24;
+
+/// Frames that a search looks at.
+const SEARCHED: usize = 6;
+
+/// Score of a frame's layout below which the other layouts are tried as well.
+const SURE: f64 = 5.0;
+
+/// Mean score of a frame, times the root of their number, above which the picture is where it is
+/// thought to be.
+const REGISTERED: f64 = 6.0;
+
+/// Reads a watermark from frames of one video.
+pub struct Detector {
+    key: Key,
+    settings: Settings,
+    original: Option<[usize; 2]>,
+    /// Size of the frames, once one was seen.
+    here: Option<[usize; 2]>,
+    registration: Option<Registration>,
+    layouts: Vec<Layout>,
+    /// Score of each layout in the frames just seen, fading.
+    recent: Vec<f64>,
+    votes: Votes,
+    frames: u64,
+    score_sum: f64,
+    /// Frames for a search: every `stride`-th.
+    kept: Vec<Plane>,
+    stride: u64,
+    seen: u64,
+}
+
+impl Detector {
+    /// For videos whose original had the size `original`, if that is known.
+    pub fn new(key: Key, settings: Settings, original: Option<[usize; 2]>) -> Self {
+        Self {
+            key,
+            settings,
+            original,
+            here: None,
+            registration: None,
+            layouts: Vec::new(),
+            recent: Vec::new(),
+            votes: Votes::default(),
+            frames: 0,
+            score_sum: 0.0,
+            kept: Vec::new(),
+            stride: 1,
+            seen: 0,
+        }
+    }
+
+    /// Adds a frame's votes. A frame of another size begins anew.
+    pub fn frame(&mut self, picture: &Luma) {
+        let here = [picture.width(), picture.height()];
+        if self.here != Some(here) {
+            self.here = Some(here);
+            self.kept.clear();
+            self.stride = 1;
+            self.seen = 0;
+            // Until a search says otherwise: the whole picture, resized if the original's size is
+            // known to be another.
+            let size = self.original.unwrap_or(here);
+            self.register(Registration::scaled(here, size));
+        }
+        if self.seen.is_multiple_of(self.stride) {
+            if self.kept.len() == KEPT {
+                // Every second one goes: what is kept stays spread over all that was seen.
+                let mut index = 0;
+                self.kept.retain(|_| {
+                    index += 1;
+                    index % 2 == 1
+                });
+                self.stride *= 2;
+            }
+            if self.seen.is_multiple_of(self.stride) {
+                self.kept.push(picture.to_plane());
+            }
+        }
+        self.seen += 1;
+        self.read(picture);
+    }
+
+    fn read(&mut self, picture: &Luma) {
+        let Some(registration) = self.registration else {
+            return;
+        };
+        let latest =
+            (0..self.recent.len()).max_by(|&a, &b| self.recent[a].total_cmp(&self.recent[b]));
+        let Some(latest) = latest else { return };
+        let mut best = (latest, registration.read(picture, &self.layouts[latest]));
+        let mut scores = vec![0.0; self.layouts.len()];
+        scores[latest] = best.1.score();
+        if scores[latest] < SURE {
+            let mut top = self.recent[latest] * FADE + scores[latest];
+            for (i, layout) in self
+                .layouts
+                .iter()
+                .enumerate()
+                .filter(|(i, _)| *i != latest)
+            {
+                let votes = registration.read(picture, layout);
+                scores[i] = votes.score();
+                let score = self.recent[i] * FADE + scores[i];
+                if score > top {
+                    top = score;
+                    best = (i, votes);
+                }
+            }
+        }
+        for (recent, score) in self.recent.iter_mut().zip(&scores) {
+            *recent = *recent * FADE + score;
+        }
+        self.votes.merge(&best.1);
+        self.frames += 1;
+        self.score_sum += scores[best.0];
+    }
+
+    /// Starts anew with where the original is, and reads the frames that were kept.
+    pub fn register(&mut self, registration: Registration) {
+        let [width, height] = registration.size;
+        let settings = Settings {
+            density: Some(self.settings.density(width / BLOCK * (height / BLOCK))),
+            ..self.settings.clone()
+        };
+        // Of what was cut off the size may not be known: as far as the frames reach.
+        let [far_x, far_y] = self.here.map_or([0; 2], |here| {
+            let corner = registration.corner();
+            let scale = registration.scale();
+            [0, 1]
+                .map(|axis| (corner[axis].max(0.0) + here[axis] as f64 / scale[axis]) as usize + 64)
+        });
+        let reach = match (self.original, settings.placement) {
+            (None, super::Placement::Keyed) => [width.max(far_x), height.max(far_y)],
+            _ => [width, height],
+        };
+        self.layouts = (0..settings.layouts)
+            .map(|epoch| Layout::new(&self.key, epoch, &settings, reach[0], reach[1]))
+            .collect();
+        self.recent = vec![0.0; self.layouts.len()];
+        self.registration = Some(registration);
+        self.votes = Votes::default();
+        self.frames = 0;
+        self.score_sum = 0.0;
+        for kept in std::mem::take(&mut self.kept) {
+            self.read(&kept.luma());
+            self.kept.push(kept);
+        }
+    }
+
+    /// How far what was read is from chance, in standard deviations, over all frames.
+    pub fn score(&self) -> f64 {
+        match self.frames {
+            0 => 0.0,
+            frames => self.score_sum / (frames as f64).sqrt(),
+        }
+    }
+
+    /// Whether the picture seems to be where it is thought to be.
+    pub fn is_registered(&self) -> bool {
+        self.score() >= REGISTERED
+    }
+
+    /// A search for where the picture really is, on what was seen so far. It takes from seconds to
+    /// minutes: not for a streaming thread.
+    pub fn search(&self) -> Search {
+        // A few confirm a guess as well as many, and sooner.
+        let every = self.kept.len().div_ceil(SEARCHED).max(1);
+        Search {
+            frames: self.kept.iter().step_by(every).cloned().collect(),
+            original: self.original,
+            key: self.key.clone(),
+            settings: self.settings.clone(),
+        }
+    }
+
+    /// Where the picture is thought to be; `None` before the first frame.
+    pub fn registration(&self) -> Option<Registration> {
+        self.registration
+    }
+
+    /// All votes so far.
+    pub fn votes(&self) -> &Votes {
+        &self.votes
+    }
+
+    /// Frames in [`Detector::votes`].
+    pub fn frames(&self) -> u64 {
+        self.frames
+    }
+}
+
+/// How much of a layout's score is remembered from frame to frame.
+const FADE: f64 = 0.8;
