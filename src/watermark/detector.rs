@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Reading a watermark from a video, frame by frame.
 
-use super::{BLOCK, Key, Layout, Registration, Search, Settings, Votes};
+use super::{BLOCK, Key, Layout, Registration, Search, Settings, Tally, Votes};
 use crate::luma::{Luma, Plane};
 
 /// Frames that are kept for a search.
@@ -13,9 +13,11 @@ const SEARCHED: usize = 6;
 /// Score of a frame's layout below which the other layouts are tried as well.
 const SURE: f64 = 5.0;
 
-/// Mean score of a frame, times the root of their number, above which the picture is where it is
-/// thought to be.
+/// Score above which the picture is where it is thought to be.
 const REGISTERED: f64 = 6.0;
+
+/// Least weight of a frame.
+const LEAST_WEIGHT: f64 = 0.02;
 
 /// Reads a watermark from frames of one video.
 pub struct Detector {
@@ -28,9 +30,8 @@ pub struct Detector {
     layouts: Vec<Layout>,
     /// Score of each layout in the frames just seen, fading.
     recent: Vec<f64>,
-    votes: Votes,
+    tallies: Vec<Tally>,
     frames: u64,
-    score_sum: f64,
     /// Frames for a search: every `stride`-th.
     kept: Vec<Plane>,
     stride: u64,
@@ -48,9 +49,8 @@ impl Detector {
             registration: None,
             layouts: Vec::new(),
             recent: Vec::new(),
-            votes: Votes::default(),
+            tallies: Vec::new(),
             frames: 0,
-            score_sum: 0.0,
             kept: Vec::new(),
             stride: 1,
             seen: 0,
@@ -92,35 +92,41 @@ impl Detector {
         let Some(registration) = self.registration else {
             return;
         };
-        let latest =
-            (0..self.recent.len()).max_by(|&a, &b| self.recent[a].total_cmp(&self.recent[b]));
-        let Some(latest) = latest else { return };
-        let mut best = (latest, registration.read(picture, &self.layouts[latest]));
+        let layouts = self.layouts.iter().zip(&self.recent).enumerate();
+        let Some((latest, _)) = layouts.max_by(|a, b| a.1.1.total_cmp(b.1.1)) else {
+            return;
+        };
+        let read = |layout: &Layout| {
+            let (mut votes, tally) = (Votes::default(), registration.tally(picture, layout));
+            votes.add(layout, &tally);
+            (votes.score(), votes.strength(), tally)
+        };
+        let mut best = (latest, read(&self.layouts[latest]));
         let mut scores = vec![0.0; self.layouts.len()];
-        scores[latest] = best.1.score();
-        if scores[latest] < SURE {
-            let mut top = self.recent[latest] * FADE + scores[latest];
+        scores[latest] = best.1.0;
+        if best.1.0 < SURE {
             for (i, layout) in self
                 .layouts
                 .iter()
                 .enumerate()
                 .filter(|(i, _)| *i != latest)
             {
-                let votes = registration.read(picture, layout);
-                scores[i] = votes.score();
-                let score = self.recent[i] * FADE + scores[i];
-                if score > top {
-                    top = score;
-                    best = (i, votes);
+                let this = read(layout);
+                scores[i] = this.0;
+                if self.recent[i] * FADE + this.0 > self.recent[best.0] * FADE + best.1.0 {
+                    best = (i, this);
                 }
             }
         }
         for (recent, score) in self.recent.iter_mut().zip(&scores) {
             *recent = *recent * FADE + score;
         }
-        self.votes.merge(&best.1);
+        // Frames count as much as their marks agree: after a hard compression a keyframe says more
+        // than the frames behind it.
+        let (layout, (_, strength, tally)) = best;
+        let weight = strength / (f64::from(self.settings.step) / 2.0);
+        self.tallies[layout].add(&tally, weight.clamp(LEAST_WEIGHT, 1.0));
         self.frames += 1;
-        self.score_sum += scores[best.0];
     }
 
     /// Starts anew with where the original is, and reads the frames that were kept.
@@ -146,26 +152,17 @@ impl Detector {
             .collect();
         self.recent = vec![0.0; self.layouts.len()];
         self.registration = Some(registration);
-        self.votes = Votes::default();
+        self.tallies = self.layouts.iter().map(Tally::new).collect();
         self.frames = 0;
-        self.score_sum = 0.0;
         for kept in std::mem::take(&mut self.kept) {
             self.read(&kept.luma());
             self.kept.push(kept);
         }
     }
 
-    /// How far what was read is from chance, in standard deviations, over all frames.
-    pub fn score(&self) -> f64 {
-        match self.frames {
-            0 => 0.0,
-            frames => self.score_sum / (frames as f64).sqrt(),
-        }
-    }
-
     /// Whether the picture seems to be where it is thought to be.
     pub fn is_registered(&self) -> bool {
-        self.score() >= REGISTERED
+        self.votes().score() >= REGISTERED
     }
 
     /// A search for where the picture really is, on what was seen so far. It takes from seconds to
@@ -187,8 +184,12 @@ impl Detector {
     }
 
     /// All votes so far.
-    pub fn votes(&self) -> &Votes {
-        &self.votes
+    pub fn votes(&self) -> Votes {
+        let mut votes = Votes::default();
+        for (layout, tally) in self.layouts.iter().zip(&self.tallies) {
+            votes.add(layout, tally);
+        }
+        votes
     }
 
     /// Frames in [`Detector::votes`].

@@ -4,7 +4,8 @@
 use super::key::LayoutKey;
 use super::{BITS, BLOCK, Class, Dither, Key, Placement, Settings};
 
-/// Side of a tile in blocks.
+/// Blocks of a tile, side by side. So few, that every part of a picture gets its share of marks and
+/// every bit too.
 const TILE: usize = 16;
 
 /// One coefficient of one block that carries a bit.
@@ -91,33 +92,34 @@ fn dither(settings: &Settings, random: impl FnOnce(u32) -> u32) -> u16 {
 
 fn keyed(key: &LayoutKey, settings: &Settings, [width, height]: [usize; 2]) -> Vec<Mark> {
     let classes = settings.classes.len();
-    let cells = TILE * TILE * classes;
-    let wanted = (settings.density(width * height) * (TILE * TILE) as f64).round() as usize;
+    let cells = TILE * classes;
+    let wanted = (settings.density(width * height) * TILE as f64).round() as usize;
     let wanted = wanted.clamp(1, cells);
-    let mut marks = Vec::with_capacity(wanted * (width * height / (TILE * TILE) + 1));
-    let mut order: Vec<u16> = (0..cells as u16).collect();
-    for tile_y in 0..height.div_ceil(TILE) {
-        for tile_x in 0..width.div_ceil(TILE) {
-            let mut stream = key.stream(tile_x as u32, tile_y as u32);
-            // The first `wanted` of a permutation (Fisher and Yates) of what the tile before left:
-            // any start does, as long as it is the same each time.
-            for (i, cell) in order.iter_mut().enumerate() {
-                *cell = i as u16;
+    let mut marks = Vec::with_capacity(wanted * width.div_ceil(TILE) * height);
+    let mut order = vec![0u16; cells];
+    for y in 0..height {
+        for tile in 0..width.div_ceil(TILE) {
+            let mut stream = key.stream(tile as u32, y as u32);
+            for (cell, place) in order.iter_mut().zip(0..) {
+                *cell = place;
             }
+            // The first `wanted` of a permutation (Fisher and Yates).
             for i in 0..wanted {
                 order.swap(i, i + stream.below((cells - i) as u32) as usize);
                 let dither = dither(settings, |n| stream.below(n));
-                let cell = usize::from(order[i]);
-                let (class, block) = (cell % classes, cell / classes);
-                let (x, y) = (tile_x * TILE + block % TILE, tile_y * TILE + block / TILE);
-                if x < width && y < height {
+                let (block, class) = (
+                    usize::from(order[i]) / classes,
+                    usize::from(order[i]) % classes,
+                );
+                let x = tile * TILE + block;
+                if x < width {
                     marks.push(Mark {
                         x: x as u16,
                         y: y as u16,
                         class: settings.classes[class],
-                        // Neighbouring tiles go on where the one before ended: all bits get the
-                        // same number of marks, whatever the width.
-                        bit: ((tile_x * wanted + tile_y * 79 + i) % BITS) as u8,
+                        // A tile goes on where its left neighbour ended, a row far from the one
+                        // above (0.62 of the bits): whatever the size, all bits get about the same.
+                        bit: ((tile * wanted + y * 79 + i) % BITS) as u8,
                         dither,
                     });
                 }

@@ -30,7 +30,7 @@ pub use layout::{Layout, Mark};
 pub use registration::Registration;
 pub use search::{Found, Search};
 pub use settings::{Class, Dither, Placement, Settings, SettingsError};
-pub use votes::{Votes, lattice_vote, read};
+pub use votes::{Tally, Votes, lattice_vote, read};
 pub use word::{Word, WordError};
 
 /// Bits of a watermark.

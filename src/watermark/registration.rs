@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Where the original picture is in the one at hand.
 
-use super::votes::coefficient;
-use super::{BLOCK, Layout, Votes, lattice_vote, read};
+use super::votes::tally;
+use super::{BLOCK, Layout, Tally};
 use crate::luma::{Block, Luma};
 
 /// Where every pixel of the original is in the picture at hand, and whether that is a negative.
@@ -112,27 +112,13 @@ impl Registration {
 
     /// The votes of all marks that are inside the picture at hand. Between pixels samples are
     /// interpolated by Catmull-Rom splines.
-    pub fn read(&self, picture: &Luma, layout: &Layout) -> Votes {
-        if *self == Self::identity(self.size) {
-            return read(picture, layout);
+    pub fn tally(&self, picture: &Luma, layout: &Layout) -> Tally {
+        match *self == Self::identity(self.size) {
+            true => tally(picture, layout),
+            false => Tally::read(layout, |corner| {
+                self.block(picture, corner.map(|side| side as f64))
+            }),
         }
-        let mut votes = Votes::default();
-        let sign = if self.negative { -1.0 } else { 1.0 };
-        for marks in layout.blocks() {
-            let corner = [marks[0].x, marks[0].y].map(|side| (usize::from(side) * BLOCK) as f64);
-            let Some(block) = self.block(picture, corner) else {
-                continue;
-            };
-            for mark in marks {
-                let y = sign * coefficient(&block, mark);
-                votes.add(
-                    mark.bit,
-                    lattice_vote(y, mark, layout.step()),
-                    layout.step(),
-                );
-            }
-        }
-        votes
     }
 
     fn block(&self, picture: &Luma, [x, y]: [f64; 2]) -> Option<Block<f64>> {
@@ -144,10 +130,11 @@ impl Registration {
                 let [x, y] = self.at(x + dx, y + dy);
                 x >= -0.5 && y >= -0.5 && x <= right && y <= bottom
             });
+        let sign = if self.negative { -1.0 } else { 1.0 };
         inside.then(|| {
             std::array::from_fn(|i| {
                 let [x, y] = self.at(x + (i % BLOCK) as f64, y + (i / BLOCK) as f64);
-                sample(picture, x, y)
+                sign * sample(picture, x, y)
             })
         })
     }

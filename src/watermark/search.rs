@@ -12,7 +12,7 @@
 
 use super::basis::exact;
 use super::registration::sample;
-use super::{BITS, BLOCK, Key, Layout, Registration, Settings};
+use super::{BITS, BLOCK, Key, Layout, Registration, Settings, Tally, Votes};
 use crate::luma::Plane;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -74,6 +74,13 @@ impl Search {
     }
 }
 
+/// What one frame said under its best layout.
+struct Reading {
+    score: f64,
+    layout: usize,
+    tally: Tally,
+}
+
 struct Attempt<'a> {
     search: &'a Search,
     here: [usize; 2],
@@ -127,22 +134,42 @@ impl Attempt<'_> {
         }
     }
 
-    /// The best layout's score in one frame.
-    fn score(&self, frame: usize, registration: &Registration, layouts: usize) -> f64 {
+    /// The best layout's score in one frame, and what its marks said.
+    fn score(&self, frame: usize, registration: &Registration, layouts: usize) -> Reading {
         let frame = self.search.frames[frame].luma();
-        let layouts = self.layouts[layouts].0.iter();
-        layouts
-            .map(|layout| registration.read(&frame, layout).score())
-            .fold(f64::MIN, f64::max)
+        let mut best = None;
+        for (i, layout) in self.layouts[layouts].0.iter().enumerate() {
+            let (mut votes, tally) = (Votes::default(), registration.tally(&frame, layout));
+            votes.add(layout, &tally);
+            let score = votes.score();
+            if best
+                .as_ref()
+                .is_none_or(|best: &Reading| score > best.score)
+            {
+                best = Some(Reading {
+                    score,
+                    layout: i,
+                    tally,
+                });
+            }
+        }
+        best.expect("settings have at least one layout")
     }
 
-    /// All frames' scores as one.
+    /// The score of all frames together. Frames of a still scene add nothing to each other: marks
+    /// are added up over frames before they are compared.
     fn combined(&self, registration: &Registration, layouts: usize) -> f64 {
-        let frames = self.search.frames.len();
-        let sum: f64 = (0..frames)
-            .map(|i| self.score(i, registration, layouts))
-            .sum();
-        sum / (frames as f64).sqrt()
+        let layouts_here = &self.layouts[layouts].0;
+        let mut tallies: Vec<Tally> = layouts_here.iter().map(Tally::new).collect();
+        for frame in 0..self.search.frames.len() {
+            let reading = self.score(frame, registration, layouts);
+            tallies[reading.layout].add(&reading.tally, 1.0);
+        }
+        let mut votes = Votes::default();
+        for (layout, tally) in layouts_here.iter().zip(&tallies) {
+            votes.add(layout, tally);
+        }
+        votes.score()
     }
 
     /// Takes a guess that looked good in one frame to all frames, and betters it.
@@ -225,7 +252,7 @@ impl Attempt<'_> {
                 let size = [width_before, height_before];
                 let layouts = self.layouts(size);
                 let guess = self.kind(Registration::scaled(self.here, size), kind);
-                guesses.push((self.score(0, &guess, layouts), guess));
+                guesses.push((self.score(0, &guess, layouts).score, guess));
             }
             self.consider_best(guesses);
         }
@@ -289,13 +316,18 @@ impl Attempt<'_> {
     }
 
     fn resized_and_shifted(&mut self) {
-        // A step moves the far edge of 512 pixels by two: the middle still fits.
-        let mut scale = *SCALES.start();
-        while scale < *SCALES.end() && !self.over() {
-            if (scale - 1.0).abs() > 0.002 {
+        // A step moves the far edge of 512 pixels by two: the middle still fits. From no change on
+        // outwards, larger first: what was cut is often brought back to its size.
+        let steps = 1.004f64;
+        let count = (-SCALES.start().ln() / steps.ln()) as i32;
+        for step in (1..=count).flat_map(|step| [step, -step]) {
+            let scale = steps.powi(step);
+            if self.over() {
+                return;
+            }
+            if SCALES.contains(&scale) {
                 self.shifted(scale);
             }
-            scale *= 1.004;
         }
     }
 

@@ -38,7 +38,7 @@ pub enum Dither {
 /// Which coefficients of which blocks are marks, and of which bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placement {
-    /// In every tile of 16×16 blocks a keyed choice.
+    /// In every 16 blocks side by side a keyed choice, always of the same number.
     Keyed,
     /// [RTBF] Algorithm 3: all coefficients in raster order of blocks, bit i owns the i-th of 128
     /// equal runs; of every run the same keyed choice where not all are wanted.
@@ -100,12 +100,13 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Marks per block of pictures with fewer blocks than [`Settings::LARGE`].
+    /// Marks per block of pictures with fewer blocks than [`Settings::LARGE`]: the most that leave
+    /// 44 dB.
     pub const DENSE: f64 = 0.1875;
-    /// Marks per block of others.
-    pub const SPARSE: f64 = 0.1;
-    /// Blocks of a large picture: between 480p (6,400) and 720p (14,400).
-    pub const LARGE: usize = 10_000;
+    /// Marks per block of others: measured (docs/evaluation.md).
+    pub const SPARSE: f64 = 0.125;
+    /// Blocks of a large picture: 512×512 pixels have 4,096.
+    pub const LARGE: usize = 4_500;
 
     /// [RTBF]: step 100, dither 25, all AC coefficients of normalised frequency (u+v)/14 < 0.4 of
     /// every block.

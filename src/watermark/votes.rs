@@ -5,13 +5,66 @@ use super::basis::exact;
 use super::{BITS, BLOCK, Layout, Mark, Word};
 use crate::luma::{Block, Luma};
 
-/// Votes for each bit, added up over marks and frames. Positive: 1.
+/// What the marks of one layout voted, each added up over frames: |y − q_0(y)| − |y − q_1(y)| in
+/// units of luma, positive for 1, zero where the picture does not show the mark.
+#[derive(Clone, PartialEq)]
+pub struct Tally {
+    votes: Vec<f32>,
+    /// Weight of all frames.
+    frames: f64,
+}
+
+/// They are the watermark, as far as it could be read.
+impl std::fmt::Debug for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tally({} marks)", self.votes.len())
+    }
+}
+
+impl Tally {
+    /// No frame yet.
+    pub fn new(layout: &Layout) -> Self {
+        Self {
+            votes: vec![0.0; layout.marks().len()],
+            frames: 0.0,
+        }
+    }
+
+    /// One frame's votes. `block` gives the block whose upper left pixel it is told, or nothing if
+    /// the picture does not show it.
+    pub(super) fn read(
+        layout: &Layout,
+        mut block: impl FnMut([usize; 2]) -> Option<Block<f64>>,
+    ) -> Self {
+        let mut votes = Vec::with_capacity(layout.marks().len());
+        for marks in layout.blocks() {
+            let block = block([marks[0].x, marks[0].y].map(|side| usize::from(side) * BLOCK));
+            votes.extend(marks.iter().map(|mark| match &block {
+                Some(block) => lattice_vote(coefficient(block, mark), mark, layout.step()) as f32,
+                None => 0.0,
+            }));
+        }
+        Self { votes, frames: 1.0 }
+    }
+
+    /// Adds another tally of the same layout, `weight` times.
+    pub fn add(&mut self, other: &Self, weight: f64) {
+        for (sum, vote) in self.votes.iter_mut().zip(&other.votes) {
+            *sum += vote * weight as f32;
+        }
+        self.frames += other.frames * weight;
+    }
+}
+
+/// Votes for each bit, added up over marks. Positive: 1.
 #[derive(Clone, PartialEq)]
 pub struct Votes {
-    /// Per bit, Σ u, u = |y − q_0(y)| − |y − q_1(y)| in units of luma.
+    /// Per bit, Σ u over its marks, u being one mark's tally.
     sums: [f64; BITS],
     /// Per bit, Σ u².
     squares: [f64; BITS],
+    /// Per bit, marks that voted.
+    marks: [f64; BITS],
     /// Per bit, the most that Σ |u| could be.
     most: [f64; BITS],
 }
@@ -21,6 +74,7 @@ impl Default for Votes {
         Self {
             sums: [0.0; BITS],
             squares: [0.0; BITS],
+            marks: [0.0; BITS],
             most: [0.0; BITS],
         }
     }
@@ -34,21 +88,17 @@ impl std::fmt::Debug for Votes {
 }
 
 impl Votes {
-    /// One mark's vote `u`, between −`step`/2 and `step`/2.
-    #[inline]
-    pub fn add(&mut self, bit: u8, u: f64, step: u32) {
-        let bit = usize::from(bit);
-        self.sums[bit] += u;
-        self.squares[bit] += u * u;
-        self.most[bit] += f64::from(step) / 2.0;
-    }
-
-    /// Another picture's votes.
-    pub fn merge(&mut self, other: &Self) {
-        for bit in 0..BITS {
-            self.sums[bit] += other.sums[bit];
-            self.squares[bit] += other.squares[bit];
-            self.most[bit] += other.most[bit];
+    /// Adds the tally of `layout`'s marks. Of one layout once: tallies add up over frames.
+    pub fn add(&mut self, layout: &Layout, tally: &Tally) {
+        let most = f64::from(layout.step()) / 2.0 * tally.frames;
+        for (mark, &vote) in layout.marks().iter().zip(&tally.votes) {
+            if vote != 0.0 {
+                let (bit, vote) = (usize::from(mark.bit), f64::from(vote));
+                self.sums[bit] += vote;
+                self.squares[bit] += vote * vote;
+                self.marks[bit] += 1.0;
+                self.most[bit] += most;
+            }
         }
     }
 
@@ -62,32 +112,44 @@ impl Votes {
         Word::from_bits(|bit| self.sums[bit] > 0.0)
     }
 
-    /// Per bit, |Σ u| as a part of what a perfect picture would give: 0 to 1.
+    /// Per bit, |Σ u| as a part of what perfect pictures would give: 0 to 1.
     pub fn confidence(&self) -> [f64; BITS] {
         std::array::from_fn(|bit| match self.most[bit] > 0.0 {
-            true => self.sums[bit].abs() / self.most[bit],
+            true => (self.sums[bit].abs() / self.most[bit]).min(1.0),
             false => 0.0,
         })
     }
 
-    /// How much the votes of the same bit agree, in standard deviations of what chance would do:
-    /// Σ_bits ((Σ u)² − Σ u²) has mean 0 and, up to a term that only makes it smaller, variance
-    /// 2·Σ_bits (Σ u²)² when signs are tossed. The sign of a bit plays no part: a picture can be
-    /// registered by this number without knowing the watermark, and registering by it makes no
-    /// watermark more likely. Of one picture, not of several added up: the votes of still frames
-    /// are not independent.
+    /// How much the marks of the same bit agree, in standard deviations of what chance would do:
+    /// Σ_bits ((Σ u)² − Σ u²) has mean 0 and variance 2·Σ_bits ((Σ u²)² − Σ u⁴) when every mark's
+    /// sign is tossed; the last term, which only makes it smaller, is left out. The sign of a bit
+    /// plays no part: a picture can be registered by this number without knowing the watermark,
+    /// and registering by it makes no watermark more likely.
     pub fn score(&self) -> f64 {
-        let bits = self.sums.iter().zip(&self.squares);
-        let (excess, variance) = bits.fold((0.0, 0.0), |(excess, variance), (sum, square)| {
-            (
-                excess + sum * sum - square,
-                variance + 2.0 * square * square,
-            )
-        });
+        let variance: f64 = self
+            .squares
+            .iter()
+            .map(|square| 2.0 * square * square)
+            .sum();
         match variance > 0.0 {
-            true => excess / variance.sqrt(),
+            true => self.excess() / variance.sqrt(),
             false => 0.0,
         }
+    }
+
+    /// How strongly the marks speak: the mean of u in the direction of its bit, in units of luma,
+    /// estimated without knowing the bits.
+    pub(super) fn strength(&self) -> f64 {
+        let pairs: f64 = self.marks.iter().map(|n| n * (n - 1.0)).sum();
+        match pairs > 0.0 {
+            true => (self.excess().max(0.0) / pairs).sqrt(),
+            false => 0.0,
+        }
+    }
+
+    fn excess(&self) -> f64 {
+        let bits = self.sums.iter().zip(&self.squares);
+        bits.map(|(sum, square)| sum * sum - square).sum()
     }
 }
 
@@ -102,34 +164,24 @@ pub fn lattice_vote(y: f64, mark: &Mark, step: u32) -> f64 {
     2.0 * from_zero - half
 }
 
-/// The votes of all marks of a picture that is where it was marked: same size, nothing cut off.
-/// Marks outside the picture have none.
+/// The votes of a picture that is where it was marked: same size, nothing cut off.
 pub fn read(picture: &Luma, layout: &Layout) -> Votes {
     let mut votes = Votes::default();
-    for marks in layout.blocks() {
-        let (x, y) = (
-            usize::from(marks[0].x) * BLOCK,
-            usize::from(marks[0].y) * BLOCK,
-        );
-        if x + BLOCK > picture.width() || y + BLOCK > picture.height() {
-            continue;
-        }
-        let block = picture.block(x, y).map(f64::from);
-        for mark in marks {
-            let y = coefficient(&block, mark);
-            votes.add(
-                mark.bit,
-                lattice_vote(y, mark, layout.step()),
-                layout.step(),
-            );
-        }
-    }
+    votes.add(layout, &tally(picture, layout));
     votes
+}
+
+/// The same by marks.
+pub(super) fn tally(picture: &Luma, layout: &Layout) -> Tally {
+    Tally::read(layout, |[x, y]| {
+        let inside = x + BLOCK <= picture.width() && y + BLOCK <= picture.height();
+        inside.then(|| picture.block(x, y).map(f64::from))
+    })
 }
 
 /// A mark's coefficient of its block.
 #[inline]
-pub(super) fn coefficient(block: &Block<f64>, mark: &Mark) -> f64 {
+fn coefficient(block: &Block<f64>, mark: &Mark) -> f64 {
     let products = block.iter().zip(exact(mark.class));
     products.map(|(sample, basis)| sample * basis).sum()
 }
