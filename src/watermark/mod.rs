@@ -13,6 +13,7 @@
 //! Frames are planes of luma ([`crate::luma`]); nothing here knows GStreamer.
 
 pub mod basis;
+pub mod code;
 mod embed;
 mod key;
 mod layout;
@@ -20,6 +21,7 @@ mod settings;
 mod votes;
 mod word;
 
+pub use code::{Code, Decoded};
 pub use embed::{Trace, embed, erase};
 pub use key::Key;
 pub use layout::{Layout, Mark};
