@@ -21,7 +21,7 @@ const CHECKS: usize = LENGTH - DIMENSION;
 /// Errors that [`correct`] corrects.
 const ERRORS: usize = 21;
 /// Bits that [`likeliest`] turns at most among the most reliable ones.
-const ORDER: usize = 4;
+const ORDER: usize = 5;
 
 /// GF(128) by its primitive element α.
 struct Field {
@@ -253,9 +253,13 @@ impl Search {
     /// `difference` with up to `turns` of the reliable bits from number `from` on turned. Those that
     /// are turned already cost `paid`: no word with them is cheaper.
     fn go(&mut self, difference: u128, from: usize, paid: f64, turns: usize) {
-        let bytes = difference.to_be_bytes();
-        let costs = self.costs.iter().zip(bytes);
-        let cost: f64 = costs.map(|(costs, byte)| costs[usize::from(byte)]).sum();
+        let mut cost = 0.0;
+        for (costs, byte) in self.costs.iter().zip(difference.to_be_bytes()) {
+            cost += costs[usize::from(byte)];
+            if cost >= self.best.1 {
+                break;
+            }
+        }
         if cost < self.best.1 {
             self.best = (difference, cost);
         }

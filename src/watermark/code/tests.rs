@@ -43,7 +43,7 @@ fn weights_of_a_million_words_of_the_large_code() {
     for _ in 0..1_000_000 {
         let identity = random.bits() as u32 % Code::Bch29.identities();
         let weight = bch::encode(identity).count_ones();
-        assert!(identity == 0 || (44..=84).contains(&weight) && weight % 4 == 0);
+        assert!(identity == 0 || (44..=84).contains(&weight) && weight.is_multiple_of(4));
     }
 }
 
@@ -149,7 +149,7 @@ proptest! {
     }
 }
 
-/// Rates of failure, and how many of them the likeliest word would have avoided.
+/// Failures, how many of them the likeliest word would have avoided, and the rate of wrong bits.
 fn failures(code: Code, sigma: f64, words: u32, seed: u64) -> (u32, u32, f64) {
     let mut random = Seeded::new(seed);
     let (mut failed, mut missed, mut wrong) = (0, 0, 0);
@@ -177,12 +177,12 @@ fn failures(code: Code, sigma: f64, words: u32, seed: u64) -> (u32, u32, f64) {
 
 #[test]
 fn noise_is_decoded() {
-    // σ for hard error rates of 15, 20 and 25 %.
+    // σ for hard error rates of 15, 20 and 25 %; at most so many failures of 25.
     let rates = [(0.965, 0.15), (1.188, 0.20), (1.483, 0.25)];
-    for (code, most) in [(Code::Bch29, [0, 1, 30]), (Code::Concatenated16, [0, 0, 3])] {
+    for (code, most) in [(Code::Bch29, [0, 2, 8]), (Code::Concatenated16, [0, 0, 1])] {
         for ((sigma, rate), most) in rates.into_iter().zip(most) {
-            let (failed, missed, ber) = failures(code, sigma, 200, 7);
-            assert!((ber - rate).abs() < 0.01);
+            let (failed, missed, ber) = failures(code, sigma, 25, 7);
+            assert!((ber - rate).abs() < 0.02);
             assert!(failed <= most && missed == 0);
         }
     }
@@ -193,7 +193,7 @@ fn noise_is_decoded() {
 fn noise_is_decoded_figures() {
     for code in BOTH {
         for sigma in [0.965, 1.188, 1.302, 1.483, 1.715, 2.0] {
-            failures(code, sigma, 20_000, 8);
+            failures(code, sigma, 10_000, 8);
         }
     }
 }
