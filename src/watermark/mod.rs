@@ -15,6 +15,7 @@
 pub mod basis;
 pub mod code;
 mod embed;
+pub mod evidence;
 mod key;
 mod layout;
 mod settings;
@@ -23,6 +24,7 @@ mod word;
 
 pub use code::{Code, Decoded};
 pub use embed::{Trace, embed, erase};
+pub use evidence::{Compared, Evidence};
 pub use key::Key;
 pub use layout::{Layout, Mark};
 pub use settings::{Class, Dither, Placement, Settings, SettingsError};
