@@ -13,6 +13,7 @@
 //! Frames are planes of luma ([`crate::luma`]); nothing here knows GStreamer.
 
 pub mod basis;
+pub mod battery;
 pub mod code;
 mod embed;
 pub mod evidence;
