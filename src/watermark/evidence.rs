@@ -17,7 +17,7 @@ use super::code::correlation;
 use super::{BITS, Word};
 
 /// Greatest part of wrong bits with which a word is accepted. The 40 % of [RTBF] fit one innocent
-/// video in 77 with a single registered mark.
+/// video in 75 with a single registered mark.
 pub const MAX_BER: f64 = 0.25;
 
 /// Greatest probability of accepting anything for a video without a mark.

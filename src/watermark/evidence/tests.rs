@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::luma::{Luma, LumaMut, Shape};
-use crate::watermark::code::Seeded;
+use crate::watermark::code::{Seeded, unmask};
 use crate::watermark::{Code, Key, Layout, Settings, Votes, embed, read};
 
 /// From Python's integers: `sum(comb(128, k) for k in range(d + 1)) / 2**128`.
@@ -243,4 +243,49 @@ fn choosing_by_score_accuses_nobody() {
     }
     println!("χ² {:.1} σ", histogram.deviation());
     assert!(histogram.deviation().abs() < 4.0);
+}
+
+/// The nearest of all words is near by chance; that it is one of so many is taken into account.
+#[test]
+fn the_nearest_word_of_random_votes_is_not_accepted() {
+    let mut random = Seeded::new(6);
+    for code in [Code::Bch29, Code::Concatenated16] {
+        let compared = Compared {
+            marks: code.identities().into(),
+            complements: true,
+        };
+        let mut least = BITS as u32;
+        for _ in 0..50 {
+            let votes = std::array::from_fn(|_| random.normal());
+            let read = code.decode(&votes);
+            assert!(!Evidence::new(&votes, read.word, compared).accepted());
+            least = least.min(read.distance);
+        }
+        println!(
+            "{code:?}: {least} wrong bits, accepted up to {:?}",
+            max_errors(compared)
+        );
+        assert!(least > max_errors(compared).unwrap());
+    }
+}
+
+#[test]
+fn a_marked_picture_is_accepted_among_all_identities() {
+    let mut random = Seeded::new(7);
+    let key = key(&mut random);
+    let layout = Layout::new(&key, 0, &settings(), WIDTH, HEIGHT);
+    for code in [Code::Bch29, Code::Concatenated16] {
+        let compared = Compared {
+            marks: code.identities().into(),
+            complements: true,
+        };
+        let word = code.register(12_345, key.pad()).unwrap();
+        let mut data = picture(1);
+        let mut luma = LumaMut::new(&mut data, Shape::plane(WIDTH, HEIGHT)).unwrap();
+        embed(&mut luma, &layout, word, None);
+        let votes = votes(&data, &layout);
+        let read = code.decode(&unmask(votes.sums(), key.pad()));
+        assert_eq!((read.identity, read.complement), (12_345, false));
+        assert!(Evidence::new(votes.sums(), word, compared).accepted());
+    }
 }
