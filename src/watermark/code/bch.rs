@@ -253,12 +253,10 @@ impl Search {
     /// `difference` with up to `turns` of the reliable bits from number `from` on turned. Those that
     /// are turned already cost `paid`: no word with them is cheaper.
     fn go(&mut self, difference: u128, from: usize, paid: f64, turns: usize) {
+        // To the end, even where it is too dear already: a branch costs more.
         let mut cost = 0.0;
         for (costs, byte) in self.costs.iter().zip(difference.to_be_bytes()) {
             cost += costs[usize::from(byte)];
-            if cost >= self.best.1 {
-                break;
-            }
         }
         if cost < self.best.1 {
             self.best = (difference, cost);

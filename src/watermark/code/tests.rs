@@ -193,7 +193,7 @@ fn noise_is_decoded() {
 fn noise_is_decoded_figures() {
     for code in BOTH {
         for sigma in [0.965, 1.188, 1.302, 1.483, 1.715, 2.0] {
-            failures(code, sigma, 10_000, 8);
+            failures(code, sigma, 5_000, 8);
         }
     }
 }
