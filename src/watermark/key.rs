@@ -75,6 +75,6 @@ impl Stream {
         let word = &self.words[self.next..self.next + 4];
         self.next += 4;
         let random = u32::from_le_bytes([word[0], word[1], word[2], word[3]]);
-        (u64::from(random) * u64::from(n) >> 32) as u32
+        ((u64::from(random) * u64::from(n)) >> 32) as u32
     }
 }

@@ -13,8 +13,11 @@
 //! Frames are planes of luma ([`crate::luma`]); nothing here knows GStreamer.
 
 pub mod basis;
+pub mod battery;
+pub mod code;
 mod detector;
 mod embed;
+pub mod evidence;
 mod key;
 mod layout;
 mod registration;
@@ -23,8 +26,10 @@ mod settings;
 mod votes;
 mod word;
 
+pub use code::{Code, Decoded};
 pub use detector::Detector;
 pub use embed::{Trace, embed, erase};
+pub use evidence::{Compared, Evidence};
 pub use key::Key;
 pub use layout::{Layout, Mark};
 pub use registration::Registration;
