@@ -13,7 +13,7 @@ use super::basis::exact;
 use super::code::Seeded;
 use super::evidence::MAX_BER;
 use super::{BITS, Class, Layout, Word, embed, read};
-use crate::luma::{Luma, LumaMut, Shape};
+use crate::luma::{Luma, Shape};
 
 /// Something done to a picture.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -130,11 +130,11 @@ impl Registration {
                 let [x, y] = self.at(x + dx, y + dy);
                 x >= -0.5 && y >= -0.5 && x <= right && y <= bottom
             });
-        let sign = if self.negative { -1.0 } else { 1.0 };
         inside.then(|| {
             std::array::from_fn(|i| {
                 let [x, y] = self.at(x + (i % BLOCK) as f64, y + (i / BLOCK) as f64);
-                sign * sample(picture, x, y)
+                let sample = sample(picture, x, y);
+                if self.negative { 255.0 - sample } else { sample }
             })
         })
     }

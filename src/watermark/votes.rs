@@ -40,8 +40,10 @@ impl Tally {
         for marks in layout.blocks() {
             let block = block([marks[0].x, marks[0].y].map(|side| usize::from(side) * BLOCK));
             votes.extend(marks.iter().map(|mark| match &block {
-                Some(block) => lattice_vote(coefficient(block, mark), mark, layout.step()) as f32,
-                None => 0.0,
+                Some(block) if could_carry(block, mark, layout.step()) => {
+                    lattice_vote(coefficient(block, mark), mark, layout.step()) as f32
+                }
+                _ => 0.0,
             }));
         }
         Self { votes, frames: 1.0 }
@@ -184,4 +186,26 @@ pub(super) fn tally(picture: &Luma, layout: &Layout) -> Tally {
 fn coefficient(block: &Block<f64>, mark: &Mark) -> f64 {
     let products = block.iter().zip(exact(mark.class));
     products.map(|(sample, basis)| sample * basis).sum()
+}
+
+/// Whether a block as it is now can have carried a mark. [`embed`](super::embed()) leaves out blocks
+/// without room for either bit, so in those that it did not leave out half a step in one of the two
+/// directions leads to pixels within 0..=255. The rest is noise that would hide the few marks of a
+/// bit in a dark scene.
+#[inline]
+fn could_carry(block: &Block<f64>, mark: &Mark, step: u32) -> bool {
+    /// What a codec may have changed.
+    const SLACK: f64 = 2.0;
+    let half = f64::from(step) / 2.0;
+    // No basis picture has a sample beyond a quarter.
+    let far = half / 4.0 - SLACK;
+    let basis = exact(mark.class);
+    if block.iter().all(|&sample| sample >= far && sample <= 255.0 - far) {
+        return true;
+    }
+    let fits = |change: f64| {
+        let mut samples = block.iter().zip(basis).map(|(sample, basis)| sample + change * basis);
+        samples.all(|sample| (-SLACK..=255.0 + SLACK).contains(&sample))
+    };
+    fits(half) || fits(-half)
 }
