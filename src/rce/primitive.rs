@@ -103,7 +103,8 @@ pub(super) fn encrypt_copy(
     let mut cipher = cipher(key);
     for part in data.chunks(SCRATCH) {
         let out = &mut scratch[..part.len()];
-        cipher.apply_keystream_b2b(part, out);
+        cipher.write_keystream(out);
+        out.iter_mut().zip(part).for_each(|(out, byte)| *out ^= byte);
         each(out);
     }
 }

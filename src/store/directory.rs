@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Parts of a batch that are worked on at once: most of the time they wait for the disk.
-const PARTS: usize = 8;
+const PARTS: usize = 4;
 
 /// A directory of blobs. Clones share it.
 #[derive(Clone, Debug)]
