@@ -104,7 +104,9 @@ pub(super) fn encrypt_copy(
     for part in data.chunks(SCRATCH) {
         let out = &mut scratch[..part.len()];
         cipher.write_keystream(out);
-        out.iter_mut().zip(part).for_each(|(out, byte)| *out ^= byte);
+        out.iter_mut()
+            .zip(part)
+            .for_each(|(out, byte)| *out ^= byte);
         each(out);
     }
 }
