@@ -7,9 +7,15 @@ use ctr::cipher::{KeyIvInit, StreamCipher};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-/// Bytes treated at once, small enough for the first-level cache and large enough for BLAKE3's
+/// Bytes treated at once, small enough for the second-level cache and large enough for BLAKE3's
 /// widest kernels.
-pub(super) const STRIDE: usize = 16 << 10;
+const STRIDE: usize = 64 << 10;
+
+/// The same where it takes memory that has to be wiped after every chunk.
+pub(super) const SCRATCH: usize = 16 << 10;
+
+/// Bytes of each of two chunks that are hashed in turns.
+const TURN: usize = 128;
 
 /// A SHA-256 that can be continued after a digest was taken.
 #[derive(Clone, Default)]
@@ -29,6 +35,37 @@ impl Hasher {
         let mut hasher = Self::default();
         hasher.update(data);
         hasher.digest()
+    }
+
+    /// The states after each of `chunks`. Two at a time, in turns short enough for the processor
+    /// to work on both: within one chunk every round has to wait for the round before it.
+    pub(super) fn after_each(chunks: &[&[u8]]) -> Vec<Self> {
+        let mut states = vec![Self::default(); chunks.len()];
+        let mut todo = states.iter_mut().zip(chunks.iter().copied());
+        let (mut one, mut two) = (todo.next(), todo.next());
+        while let (Some((a, x)), Some((b, y))) = (&mut one, &mut two) {
+            let both = x.len().min(y.len()) / TURN * TURN;
+            let ((x_now, x_rest), (y_now, y_rest)) = (x.split_at(both), y.split_at(both));
+            for (x, y) in x_now.chunks(TURN).zip(y_now.chunks(TURN)) {
+                a.update(x);
+                b.update(y);
+            }
+            (*x, *y) = (x_rest, y_rest);
+            // The shorter one is through, but for its last bytes.
+            let ended = if x.len() < y.len() {
+                &mut one
+            } else {
+                &mut two
+            };
+            if let Some((state, rest)) = ended.take() {
+                state.update(rest);
+            }
+            *ended = todo.next();
+        }
+        for (state, rest) in one.into_iter().chain(two) {
+            state.update(rest);
+        }
+        states
     }
 }
 
@@ -60,13 +97,16 @@ pub(super) fn encrypt(key: &[u8; 32], data: &mut [u8], mut each: impl FnMut(&[u8
 pub(super) fn encrypt_copy(
     key: &[u8; 32],
     data: &[u8],
-    scratch: &mut [u8; STRIDE],
+    scratch: &mut [u8; SCRATCH],
     mut each: impl FnMut(&[u8]),
 ) {
     let mut cipher = cipher(key);
-    for part in data.chunks(STRIDE) {
+    for part in data.chunks(SCRATCH) {
         let out = &mut scratch[..part.len()];
-        cipher.apply_keystream_b2b(part, out);
+        cipher.write_keystream(out);
+        out.iter_mut()
+            .zip(part)
+            .for_each(|(out, byte)| *out ^= byte);
         each(out);
     }
 }

@@ -88,6 +88,20 @@ proptest! {
     }
 
     #[test]
+    fn several_chunks_have_the_ids_of_each(lengths in proptest::collection::vec(0usize..2000, 0..7), secret: Option<[u8; 32]>) {
+        let domain = secret.map(DomainSecret::from_bytes);
+        let chunks: Vec<_> = lengths.iter().map(|&len| vec![len as u8; len]).collect();
+        let chunks: Vec<_> = chunks.iter().map(|chunk| &chunk[..]).collect();
+        let ids = ChunkId::of_each(&chunks, domain.as_ref());
+        prop_assert_eq!(ids.len(), chunks.len());
+        for (id, chunk) in ids.iter().zip(chunks) {
+            let alone = ChunkId::of(chunk, domain.as_ref());
+            prop_assert_eq!(id.key(), alone.key());
+            prop_assert_eq!(expected_c3(id, &[7; 32]), expected_c3(&alone, &[7; 32]));
+        }
+    }
+
+    #[test]
     fn any_changed_byte_is_found(chunk in proptest::collection::vec(any::<u8>(), 1..2000), at: prop::sample::Index, bit in 0u8..8, which in 0usize..4) {
         let id = ChunkId::of(&chunk, None);
         let mut c1 = chunk.clone();

@@ -8,7 +8,7 @@ use super::refusal::{Refusal, cbor};
 use crate::protocol::{
     BLOBS_HEADER, BlobList, Code, GetBlobs, Receipts, TOKEN_HEADER, write_blob_frame,
 };
-use crate::store::{Blob, Blobs, Error, Hash, now_ms};
+use crate::store::{Blob, Blobs, Error, Gather, Hash, now_ms};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
@@ -32,7 +32,7 @@ fn refused(what: &str) -> Refusal {
 /// Cuts a body into the blobs that its header lists, hashing as the bytes come.
 struct Cutter {
     list: std::vec::IntoIter<(Hash, u32)>,
-    current: Option<(Blob, u32, blake3::Hasher)>,
+    current: Option<(Hash, Gather)>,
     done: Vec<Blob>,
 }
 
@@ -49,18 +49,18 @@ impl Cutter {
     fn settle(&mut self) -> Answer<()> {
         loop {
             match self.current.take() {
-                Some((blob, 0, hasher)) if hasher.finalize() == blob.d1 => self.done.push(blob),
-                Some((_, 0, _)) => {
-                    let at = self.done.len();
-                    let message = format!("blob {at} does not have the hash that names it");
-                    return Err(Refusal::malformed(message));
+                Some((d1, blob)) if blob.left() == 0 => {
+                    let (found, data) = blob.finish();
+                    if found != d1 {
+                        let at = self.done.len();
+                        let message = format!("blob {at} does not have the hash that names it");
+                        return Err(Refusal::malformed(message));
+                    }
+                    self.done.push(Blob { d1, data });
                 }
                 None => match self.list.next() {
                     None => return Ok(()),
-                    Some((d1, len)) => {
-                        let data = Vec::new();
-                        self.current = Some((Blob { d1, data }, len, blake3::Hasher::new()));
-                    }
+                    Some((d1, len)) => self.current = Some((d1, Gather::new(len as usize))),
                 },
                 unfinished => {
                     self.current = unfinished;
@@ -73,16 +73,12 @@ impl Cutter {
     fn take(&mut self, mut part: Bytes) -> Answer<()> {
         while !part.is_empty() {
             self.settle()?;
-            let Some((blob, left, hasher)) = &mut self.current else {
+            let Some((_, blob)) = &mut self.current else {
                 return Err(Refusal::malformed(
                     "the body is longer than its list of blobs",
                 ));
             };
-            let len = u32::try_from(part.len()).unwrap_or(u32::MAX).min(*left);
-            let piece = part.split_to(len as usize);
-            hasher.update(&piece);
-            *left -= len;
-            blob.data.push(piece);
+            blob.take(&mut part);
         }
         Ok(())
     }

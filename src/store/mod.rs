@@ -5,6 +5,7 @@
 //! Every operation is one transaction: it happens whole or not at all, and what it returns is
 //! durable before it returns. Times are Unix milliseconds.
 
+mod aligned;
 #[cfg(test)]
 pub(crate) mod conformance;
 mod directory;
@@ -13,6 +14,7 @@ mod record;
 mod remote;
 mod room;
 
+pub use aligned::Gather;
 pub use directory::Directory;
 pub use embedded::Embedded;
 pub use remote::{Ask, Remote, Reply, Seal, answer};
@@ -264,7 +266,7 @@ pub trait Metadata: Send + Sync {
 pub struct Blob {
     /// BLAKE3 of the bytes.
     pub d1: Hash,
-    /// The bytes, in order.
+    /// The bytes, in order; of a large blob best as [`Gather`] makes them.
     pub data: Vec<Bytes>,
 }
 

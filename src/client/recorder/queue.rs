@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A batch goes out when it has so many bytes…
-const BATCH_BYTES: u64 = 4 << 20;
+const BATCH_BYTES: u64 = 8 << 20;
 /// … or its first chunk has waited so long: three requests every two seconds for a live camera.
 const BATCH_TIME: Duration = Duration::from_secs(2);
 /// The same where nobody waits for it.

@@ -263,9 +263,12 @@ impl Track {
 
     /// Makes chunks of the pieces.
     fn collect(&mut self, out: &mut Output) {
-        for piece in std::mem::take(&mut self.pieces) {
+        let pieces = std::mem::take(&mut self.pieces);
+        let contents: Vec<_> = pieces.iter().map(|piece| &piece.content[..]).collect();
+        let ids = ChunkId::of_each(&contents, self.domain.as_ref());
+        for (piece, id) in pieces.into_iter().zip(ids) {
             self.announce(&piece, &mut out.damage);
-            let chunk = self.chunk(piece);
+            let chunk = self.chunk(piece, id);
             self.stats.chunks += 1;
             self.stats.content_bytes += chunk.content.len() as u64;
             self.stats.envelope_bytes += chunk.envelope.len() as u64;
@@ -294,7 +297,7 @@ impl Track {
         }
     }
 
-    fn chunk(&mut self, piece: Piece<Unit>) -> StreamChunk {
+    fn chunk(&mut self, piece: Piece<Unit>, id: ChunkId) -> StreamChunk {
         let domain = self.domain.as_ref();
         let first = piece.units.first().map(|unit| unit.info.clone());
         let context = match &first {
@@ -315,7 +318,7 @@ impl Track {
             .reduce(|(begin, end), (b, e)| (begin.min(b), end.max(e)));
         let chunk = StreamChunk {
             track: 0,
-            id: ChunkId::of(&piece.content, domain),
+            id,
             in_domain: domain.is_some(),
             envelope_id: (piece.envelope.len() > MAX_INLINE_ENVELOPE)
                 .then(|| ChunkId::of(&piece.envelope, domain)),
