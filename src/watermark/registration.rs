@@ -134,7 +134,11 @@ impl Registration {
             std::array::from_fn(|i| {
                 let [x, y] = self.at(x + (i % BLOCK) as f64, y + (i / BLOCK) as f64);
                 let sample = sample(picture, x, y);
-                if self.negative { 255.0 - sample } else { sample }
+                if self.negative {
+                    255.0 - sample
+                } else {
+                    sample
+                }
             })
         })
     }

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const WORTH_A_LOOK: f64 = 4.5;
 
 /// Combined score of all frames that settles it.
-const SETTLED: f64 = 9.0;
+const SETTLED: f64 = 7.5;
 
 /// Largest part of a side that may have been cut off.
 const CUT: f64 = 0.32;

@@ -200,11 +200,17 @@ fn could_carry(block: &Block<f64>, mark: &Mark, step: u32) -> bool {
     // No basis picture has a sample beyond a quarter.
     let far = half / 4.0 - SLACK;
     let basis = exact(mark.class);
-    if block.iter().all(|&sample| sample >= far && sample <= 255.0 - far) {
+    if block
+        .iter()
+        .all(|&sample| sample >= far && sample <= 255.0 - far)
+    {
         return true;
     }
     let fits = |change: f64| {
-        let mut samples = block.iter().zip(basis).map(|(sample, basis)| sample + change * basis);
+        let mut samples = block
+            .iter()
+            .zip(basis)
+            .map(|(sample, basis)| sample + change * basis);
         samples.all(|sample| (-SLACK..=255.0 + SLACK).contains(&sample))
     };
     fits(half) || fits(-half)
