@@ -87,7 +87,7 @@ impl Observer {
             self.0 = Resizer::new(picture.width(), picture.height());
         }
         let mut moments = Moments::default();
-        let small = self.0.as_mut()?.resize(picture, |row| moments.add(row));
+        let small = self.0.as_mut()?.resize(picture, |line| moments.add(line));
         let pixels = (picture.width() * picture.height()) as f64;
         let (mean, deviation) = moments.of(pixels);
         Some(Feature {
@@ -106,13 +106,12 @@ struct Moments {
 }
 
 impl Moments {
-    fn add(&mut self, row: &[u8]) {
+    fn add(&mut self, line: &[i16]) {
         // Short enough for sums of 32 bits, which are faster.
-        for part in row.chunks(1 << 15) {
-            self.sum += u64::from(part.iter().map(|&s| u32::from(s)).sum::<u32>());
-            let square = |s: i16| (i32::from(s) * i32::from(s)) as u32;
-            let squares = part.iter().map(|&s| square(i16::from(s))).sum::<u32>();
-            self.squares += u64::from(squares);
+        for part in line.chunks(1 << 15) {
+            let samples = part.iter().map(|&s| i32::from(s));
+            self.sum += samples.clone().sum::<i32>() as u64;
+            self.squares += samples.map(|s| s * s).sum::<i32>() as u64;
         }
     }
 
