@@ -11,7 +11,7 @@
  * it is there where the stream is stored.
  *
  * Hashing a frame of 1080p costs about as much as converting it, so by default only the first
- * frame of every half second is hashed. Half seconds are counted from timestamp 0: elements that
+ * frame of every second is hashed. Seconds are counted from timestamp 0: elements that
  * see the same stream hash the same frames, whenever they joined.
  *
  * A message is posted for the first hash, and for every hash that differs from the last announced
@@ -43,7 +43,7 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     )
 });
 
-const DEFAULT_INTERVAL: u64 = 500_000_000;
+const DEFAULT_INTERVAL: u64 = 1_000_000_000;
 /// Bits: above those that marking and compressing change (6), below those between cameras (26).
 const DEFAULT_SCENE_DISTANCE: u32 = 16;
 
