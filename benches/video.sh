@@ -13,7 +13,7 @@ source benches/common.sh
 frames=${FRAMES:-1500}
 runs=${RUNS:-5}
 reference='videoconvert n-threads=1 ! video/x-raw,format=NV12'
-[ $# -gt 0 ] || set -- phashtag 'phashtag interval=1000000000' 'phashtag interval=0'
+[ $# -gt 0 ] || set -- phashtag 'phashtag interval=500000000' 'phashtag interval=0'
 
 # seconds DESCRIPTION: CPU of a run; the source's picture stays the same, so that it costs little.
 seconds() {
