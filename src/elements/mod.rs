@@ -3,6 +3,7 @@
 
 pub mod dedupsink;
 pub mod dedupsrc;
+pub mod phashtag;
 pub mod rcededuppay;
 pub mod support;
 
@@ -13,5 +14,6 @@ pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     support::carrier::register();
     rcededuppay::register(plugin)?;
     dedupsink::register(plugin)?;
-    dedupsrc::register(plugin)
+    dedupsrc::register(plugin)?;
+    phashtag::register(plugin)
 }

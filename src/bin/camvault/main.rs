@@ -8,6 +8,7 @@ mod get;
 mod keygen;
 mod ls;
 mod media;
+mod phash;
 mod put;
 mod scrub;
 mod serve;
@@ -42,6 +43,7 @@ enum Command {
     Share(share::Args),
     Stats(stats::Args),
     Scrub(scrub::Args),
+    Phash(phash::Args),
 }
 
 fn main() -> ExitCode {
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         Command::Share(args) => share::run(&args, json),
         Command::Stats(args) => stats::run(&args, json),
         Command::Scrub(args) => scrub::run(&args, json),
+        Command::Phash(args) => phash::run(&args, json),
     };
     match done {
         Ok(code) => code,
