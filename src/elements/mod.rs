@@ -3,6 +3,8 @@
 
 pub mod dedupsink;
 pub mod dedupsrc;
+pub mod dmqimdetect;
+pub mod dmqimmark;
 pub mod phashtag;
 pub mod rcededuppay;
 pub mod support;
@@ -15,5 +17,7 @@ pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     rcededuppay::register(plugin)?;
     dedupsink::register(plugin)?;
     dedupsrc::register(plugin)?;
-    phashtag::register(plugin)
+    phashtag::register(plugin)?;
+    dmqimmark::register(plugin)?;
+    dmqimdetect::register(plugin)
 }

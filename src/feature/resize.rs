@@ -234,7 +234,7 @@ impl Resizer {
         let plane = picture.to_plane();
         let width = self.width;
         let column = |x: usize, line: &mut [u8]| {
-            for (sample, row) in line.iter_mut().zip(plane.chunks_exact(width)) {
+            for (sample, row) in line.iter_mut().zip(plane.data().chunks_exact(width)) {
                 *sample = row[x];
             }
         };

@@ -9,8 +9,10 @@
 //! | recordings | `recordings` | HMAC-SHA-256 key; one AES-256-GCM key per recording |
 //! | spool | `spool` | AES-256-GCM key of chunks that wait on the recorder's disk |
 //! | transport | `transport` | AES-256-GCM key of chunks on their way between the owner's processes |
+//! | watermark | `watermark` | key of watermarks' places, dithers and pad |
 
 use crate::mac::hmac;
+use crate::watermark;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
@@ -192,6 +194,11 @@ impl Identity {
     /// The key of this identity's spools.
     pub fn spool_key(&self) -> AeadKey {
         AeadKey::new(*self.secret.derive("spool"))
+    }
+
+    /// The key of this identity's watermarks.
+    pub fn watermark_key(&self) -> watermark::Key {
+        watermark::Key::from_bytes(*self.secret.derive("watermark"))
     }
 
     /// The key of chunks on their way between processes of this identity.
