@@ -442,5 +442,17 @@ fn batch_len(items: &[&mut Item]) -> usize {
     items.iter().take_while(fits).count().max(1)
 }
 
+/// For fuzzing: reads the content of a file and writes it again.
+#[cfg(fuzzing)]
+pub fn rewrite(clear: &[u8]) -> Option<Vec<u8>> {
+    let mut items = record::read(clear)?;
+    let mut items: Vec<_> = items.iter_mut().collect();
+    items.iter().for_each(|item| {
+        let _ = (item.balance(), item.is_stored(), item.manifest_envelope());
+    });
+    batch_len(&items);
+    record::write(&mut items).ok()
+}
+
 #[cfg(test)]
 mod tests;
