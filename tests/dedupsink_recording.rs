@@ -386,9 +386,16 @@ fn without_a_vault_the_spool_is_durable_enough_for_eos() {
 #[test]
 fn without_vault_and_spool_eos_becomes_an_error() {
     let place = Place::away();
-    let mut run = Run::play(&format!("{VIDEO} ! rcededuppay ! {}", place.sink("file")));
-    let text = run.end(45).unwrap_err();
-    assert!(text.contains("not stored"), "{text}");
+    for (timeout, least) in [(0, 0), (3_000_000_000u64, 3)] {
+        let mut run = Run::play(&format!(
+            "{VIDEO} ! rcededuppay ! {} eos-timeout={timeout}",
+            place.sink("file")
+        ));
+        let begin = Instant::now();
+        let text = run.end(20).unwrap_err();
+        assert!(text.contains("not stored"), "{text}");
+        assert!(begin.elapsed() >= Duration::from_secs(least));
+    }
 }
 
 #[test]
