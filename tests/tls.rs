@@ -7,6 +7,9 @@ use common::serve::Program;
 use common::{camvault, camvault_with, ffmpeg};
 use std::path::Path;
 
+const FILM: &str =
+    "-f lavfi -i testsrc=size=320x180:rate=25 -t 3 -pix_fmt yuv420p -c:v libx264 -g 25";
+
 struct Place {
     server: Program,
     dir: tempfile::TempDir,
@@ -51,16 +54,7 @@ fn recorded_and_played_over_tls() {
     let url = format!("camvaults://{}/door", place.server.authority());
     trusting(&["enroll", "--vault", vault, "--identity", &me]);
     let (film, out) = (place.at("film.mp4"), place.at("out.mp4"));
-    let scene = [
-        "-f",
-        "lavfi",
-        "-i",
-        "testsrc=size=320x180:rate=25",
-        "-t",
-        "3",
-    ];
-    let code = ["-pix_fmt", "yuv420p", "-c:v", "libx264", "-g", "25"];
-    ffmpeg(&[&scene[..], &code].concat(), Path::new(&film));
+    ffmpeg(FILM, Path::new(&film));
     trusting(&["put", "--identity", &me, &film, &url]);
     trusting(&["verify", "--identity", &me, &url]);
     trusting(&["get", "--identity", &me, &url, "--out", &out]);
