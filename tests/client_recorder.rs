@@ -4,6 +4,8 @@
 #[path = "common/chunks.rs"]
 mod chunks;
 mod common;
+#[path = "common/small.rs"]
+mod small;
 
 use chunks::*;
 use common::{TestVault, walk};
@@ -290,6 +292,38 @@ fn without_room_chunks_come_back_and_drops_are_counted() {
     events.wait("dropped", |e| matches!(e, Event::Dropped { .. }));
     assert_eq!(events.count(|e| matches!(e, Event::Dropped { .. })), 1);
     vault.restart();
+    recorder.finish().unwrap();
+    drop(recorder);
+    assert_eq!(vault.play(&owner).seconds(), accepted);
+}
+
+#[test]
+fn a_spool_that_fills_its_disk_is_drained_all_the_same() {
+    let Some(small) = small::Small::mount(1) else {
+        return;
+    };
+    let mut vault = TestVault::start();
+    let owner = vault.enrolled();
+    vault.stop();
+    let (recorder, events) = vault.record(&owner, |c| {
+        c.spool_dir = Some(small.path().to_owned());
+        c.max_size_bytes = 10 * CHUNK as u64;
+    });
+    let (accepted, dropped) = live(&recorder, 0, 120);
+    assert!(accepted.len() > 40 && dropped > 40, "{dropped} dropped");
+    events.wait(
+        "a warning",
+        |e| matches!(e, Event::Warning(w) if w.contains("No space left")),
+    );
+    // Not even room for a note of what is committed.
+    small.fill();
+    vault.restart();
+    recorder.finish().unwrap();
+    assert_eq!(recorder.stats().spool_bytes, 0);
+    drop(recorder);
+    assert_eq!(vault.play(&owner).seconds(), accepted);
+    // Nor is anything left that the next recorder would record again.
+    let (recorder, _) = vault.record(&owner, |c| c.spool_dir = Some(small.path().to_owned()));
     recorder.finish().unwrap();
     drop(recorder);
     assert_eq!(vault.play(&owner).seconds(), accepted);

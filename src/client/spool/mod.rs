@@ -363,10 +363,11 @@ impl Spool {
         let kept = files.flat_map(|(number, f)| f.done.iter().map(|index| (*number, *index)));
         self.journal.done = kept.collect();
         // First the note, then the deletion: a crash between them leaves a file that is known to
-        // be done with.
-        self.write_journal()?;
+        // be done with. On a full disk the other way round: what goes makes room for the note, and
+        // until that is written the one before it leads to the same end.
+        let noted = self.write_journal();
         self.sweep();
-        Ok(())
+        noted.or_else(|_| self.write_journal())
     }
 
     /// Deletes files of which everything is committed.
