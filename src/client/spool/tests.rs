@@ -6,6 +6,9 @@ use crate::manifest::Framing;
 use crate::rce::ChunkId;
 use std::sync::Arc;
 
+#[path = "../../../tests/common/small.rs"]
+mod small;
+
 fn item(number: u64) -> Item {
     let content = vec![number as u8; 100];
     let chunk = StreamChunk {
@@ -126,6 +129,28 @@ fn a_crash_around_a_commit_neither_loses_nor_repeats() {
         spool.settle(true).unwrap();
         assert!(spool.is_empty() && spool.bytes() == 0);
     }
+}
+
+#[test]
+fn what_is_committed_makes_room_for_the_note_of_it() {
+    let Some(disk) = small::Small::mount(1) else {
+        return;
+    };
+    let identity = Identity::generate().unwrap();
+    let mut spool = open(disk.path(), &identity);
+    spool.append(&mut vec![item(1)]);
+    let first = spool.read_next().unwrap().unwrap();
+    disk.fill();
+    let mut items = vec![item(2)];
+    let full = spool.append(&mut items).unwrap().to_string();
+    assert!(full.contains("No space left"), "{full}");
+    assert_eq!(items.len(), 1, "it stays with who has it");
+    let places = first.iter().filter_map(|item| item.spooled).collect();
+    assert!(spool.begin(7, &[8; 32], places).is_err());
+    spool.settle(true).unwrap();
+    drop(spool);
+    let spool = open(disk.path(), &identity);
+    assert!(spool.is_empty() && spool.pending().is_none());
 }
 
 #[test]
