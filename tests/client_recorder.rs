@@ -201,6 +201,9 @@ fn a_running_recorder_spools_and_drains_by_itself() {
         push(&recorder, video(n));
     }
     assert!(recorder.stats().spool_bytes > 0);
+    let mut files = walk(dir.path());
+    files.retain(|f| f.extension().is_some_and(|e| e == "spool"));
+    assert!(files.len() <= 4, "many batches lie in a file: {files:?}");
     vault.restart();
     for n in 200..250 {
         push(&recorder, video(n));
