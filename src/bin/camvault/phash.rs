@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 use crate::common::{self, Failure, print, seconds};
-use crate::media::{self, Running};
+use crate::media;
 use gst::prelude::*;
 use gstcamvault::elements::phashtag::feature;
 use gstcamvault::feature::{Feature, PHash};
@@ -91,37 +91,12 @@ pub fn run(args: &Args, json: bool) -> Result<ExitCode, Failure> {
 /// The hashes of a file's first video stream, at least one.
 fn look(args: &Args, file: &Path, json: bool) -> Result<Vec<Seen>, Failure> {
     let at = |e: &dyn std::fmt::Display| Failure::new(format!("{}: {e}", file.display()));
-    std::fs::File::open(file).map_err(|e| at(&e))?;
-    let pipeline = Running(gst::Pipeline::new());
-    let (source, decode) = (media::source(file)?, media::make("decodebin")?);
-    // Only pictures are decoded.
-    decode.connect("autoplug-continue", false, |values| {
-        let caps = values.get(2).and_then(|v| v.get::<gst::Caps>().ok());
-        let name = caps.as_ref().and_then(|c| c.structure(0)).map(|s| s.name());
-        let sound = name.is_some_and(|n| n.starts_with("audio/") || n.starts_with("text/"));
-        Some((!sound).to_value())
-    });
-    let (convert, tag) = (media::make("videoconvert")?, media::make("phashtag")?);
-    let sink = media::make("fakesink")?;
+    let (tag, sink) = (media::make("phashtag")?, media::make("fakesink")?);
     match args.interval {
         Some(interval) => tag.set_property("interval", interval),
         None => tag.set_property("scene-distance", args.scene_distance),
     }
-    pipeline
-        .0
-        .add_many([&source, &decode, &convert, &tag, &sink])?;
-    source.link(&decode)?;
-    gst::Element::link_many([&convert, &tag, &sink])?;
-    let input = media::static_pad(&convert, "sink")?;
-    let target = input.downgrade();
-    decode.connect_pad_added(move |_, pad| {
-        let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
-        let video = caps.structure(0).is_some_and(|s| s.name() == "video/x-raw");
-        if let Some(input) = target.upgrade().filter(|i| video && !i.is_linked()) {
-            // The pipeline says that nothing took the stream, if so.
-            let _ = pad.link(&input);
-        }
-    });
+    let pipeline = media::decoded(file, &[&tag, &sink])?;
 
     // Scenes are taken where they begin, like those of an interval, off the frames.
     let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
@@ -140,14 +115,8 @@ fn look(args: &Args, file: &Path, json: bool) -> Result<Vec<Seen>, Failure> {
         gst::PadProbeReturn::Ok
     });
     let bar = common::progress_time(json, &file.display().to_string());
-    let position = || {
-        // A picture has neither.
-        let length = tag.query_duration::<gst::ClockTime>()?;
-        bar.set_length(length.nseconds());
-        tag.query_position::<gst::ClockTime>().map(|p| p.nseconds())
-    };
     pipeline
-        .to_end(&bar, position, |_| Ok(()))
+        .decode_all(&bar, &tag, |_| Ok(()))
         .map_err(|e| at(&e))?;
     drop(pipeline);
     let seen = std::mem::take(&mut *seen.lock().unwrap_or_else(PoisonError::into_inner));

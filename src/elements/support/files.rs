@@ -41,6 +41,26 @@ pub fn identity(property: Option<&str>) -> Result<Arc<Identity>, gst::ErrorMessa
         .map_err(|e| gst::error_msg!(gst::ResourceError::OpenRead, ("{e}")))
 }
 
+/// A file that should hold a secret and does not.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// It cannot be read.
+    #[error("{0}: {1}")]
+    Read(String, std::io::Error),
+    /// It holds something else.
+    #[error("{0}: expected 32 bytes, raw, in hexadecimal or in base64{1}")]
+    Form(String, &'static str),
+}
+
+impl From<SecretError> for gst::ErrorMessage {
+    fn from(error: SecretError) -> Self {
+        match &error {
+            SecretError::Read(..) => gst::error_msg!(gst::ResourceError::OpenRead, ("{error}")),
+            SecretError::Form(..) => gst::error_msg!(gst::ResourceError::Read, ("{error}")),
+        }
+    }
+}
+
 /// Loads a domain secret: 32 bytes as they are, in hexadecimal or in base64.
 pub fn domain_secret(path: &Path) -> Result<DomainSecret, gst::ErrorMessage> {
     let secret = secret("domain-secret-file", path, "")?;
@@ -49,15 +69,11 @@ pub fn domain_secret(path: &Path) -> Result<DomainSecret, gst::ErrorMessage> {
 
 /// Loads the key of watermarks: 32 bytes as they are, in hexadecimal or in base64, or an identity,
 /// which has one.
-pub fn watermark_key(path: &Path) -> Result<watermark::Key, gst::ErrorMessage> {
+pub fn watermark_key(path: &Path) -> Result<watermark::Key, SecretError> {
+    const MORE: &str = ", or an identity that `camvault keygen --out FILE` made";
     match Identity::load(path) {
         Ok(identity) => Ok(identity.watermark_key()),
-        Err(_) => secret(
-            "key-file",
-            path,
-            ", or an identity that `camvault keygen --out FILE` made",
-        )
-        .map(|key| watermark::Key::from_bytes(*key)),
+        Err(_) => secret("key-file", path, MORE).map(|key| watermark::Key::from_bytes(*key)),
     }
 }
 
@@ -65,23 +81,14 @@ pub fn watermark_key(path: &Path) -> Result<watermark::Key, gst::ErrorMessage> {
 fn secret(
     property: &str,
     path: &Path,
-    more: &str,
-) -> Result<Zeroizing<[u8; 32]>, gst::ErrorMessage> {
-    let bytes = std::fs::read(path).map(Zeroizing::new).map_err(|e| {
-        gst::error_msg!(
-            gst::ResourceError::OpenRead,
-            ("{property} {}: {e}", path.display())
-        )
-    })?;
-    parse_secret(&bytes).ok_or_else(|| {
-        gst::error_msg!(
-            gst::ResourceError::Read,
-            (
-                "{property} {}: expected 32 bytes, raw, in hexadecimal or in base64{more}",
-                path.display()
-            )
-        )
-    })
+    more: &'static str,
+) -> Result<Zeroizing<[u8; 32]>, SecretError> {
+    let name = format!("{property} {}", path.display());
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => Zeroizing::new(bytes),
+        Err(e) => return Err(SecretError::Read(name, e)),
+    };
+    parse_secret(&bytes).ok_or(SecretError::Form(name, more))
 }
 
 fn parse_secret(bytes: &[u8]) -> Option<Zeroizing<[u8; 32]>> {

@@ -136,7 +136,9 @@ impl Properties {
             "key-file" => {
                 let file = value.get::<Option<PathBuf>>().ok().flatten();
                 let file = file.filter(|file| !file.as_os_str().is_empty());
-                chosen.key = file.as_deref().map(files::watermark_key);
+                chosen.key = file
+                    .as_deref()
+                    .map(|file| files::watermark_key(file).map_err(Into::into));
                 chosen.key_file = file;
             }
             "preset" => chosen.preset = value.get().unwrap_or_default(),
