@@ -183,7 +183,7 @@ pub(super) fn tally(picture: &Luma, layout: &Layout) -> Tally {
 
 /// A mark's coefficient of its block.
 #[inline]
-fn coefficient(block: &Block<f64>, mark: &Mark) -> f64 {
+pub(super) fn coefficient(block: &Block<f64>, mark: &Mark) -> f64 {
     let products = block.iter().zip(exact(mark.class));
     products.map(|(sample, basis)| sample * basis).sum()
 }
