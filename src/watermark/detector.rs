@@ -7,6 +7,10 @@ use crate::luma::{Luma, Plane};
 /// Frames that are kept for a search.
 const KEPT: usize = 24;
 
+/// Blurs that [`Detector::restore`] tries, and contrasts.
+const BLURS: [f64; 7] = [0.5, 0.8, 1.1, 1.4, 1.7, 2.0, 2.4];
+const CONTRASTS: [f64; 8] = [0.5, 0.65, 0.8, 0.9, 1.1, 1.25, 1.5, 1.9];
+
 /// Frames that a search looks at.
 const SEARCHED: usize = 6;
 
@@ -15,6 +19,9 @@ const SURE: f64 = 5.0;
 
 /// Score above which the picture is where it is thought to be.
 const REGISTERED: f64 = 6.0;
+
+/// Mean confidence of a bit below which votes are weak. After x264 at CRF 33 it is 0.7 and more.
+const WEAK: f64 = 0.6;
 
 /// Least weight of a frame.
 const LEAST_WEIGHT: f64 = 0.02;
@@ -165,13 +172,75 @@ impl Detector {
         self.votes().score() >= REGISTERED
     }
 
+    /// Whether the votes are so weak that [`Detector::restore`] may help.
+    pub fn is_weak(&self) -> bool {
+        let confidence = self.votes().confidence();
+        confidence.iter().sum::<f64>() < WEAK * confidence.len() as f64
+    }
+
+    /// Whether frames were blurred, or their contrast changed: takes what fits the votes best, as a
+    /// search does, and reads the frames that were kept again. For frames that are registered but
+    /// speak weakly; it takes about as long as reading a hundred frames.
+    pub fn restore(&mut self) {
+        let Some(now) = self.registration else { return };
+        let score = |this: &Self, registration: &Registration| {
+            let mut tallies: Vec<Tally> = this.layouts.iter().map(Tally::new).collect();
+            for picture in this.searched() {
+                let read = this.layouts.iter().enumerate().map(|(i, layout)| {
+                    let (mut votes, tally) = (
+                        Votes::default(),
+                        registration.tally(&picture.luma(), layout),
+                    );
+                    votes.add(layout, &tally);
+                    (votes.score(), i, tally)
+                });
+                if let Some((_, i, tally)) = read.max_by(|a, b| a.0.total_cmp(&b.0)) {
+                    tallies[i].add(&tally, 1.0);
+                }
+            }
+            let mut votes = Votes::default();
+            for (layout, tally) in this.layouts.iter().zip(&tallies) {
+                votes.add(layout, tally);
+            }
+            votes.score()
+        };
+        let first = score(self, &now);
+        let mut best = (first, now);
+        for blur in BLURS {
+            let guess = Registration { blur, ..now };
+            let fits = score(self, &guess);
+            if fits > best.0 {
+                best = (fits, guess);
+            }
+        }
+        let blurred = best.1;
+        for contrast in CONTRASTS {
+            let guess = Registration {
+                contrast,
+                ..blurred
+            };
+            let fits = score(self, &guess);
+            if fits > best.0 {
+                best = (fits, guess);
+            }
+        }
+        // Chance alone makes the best of some a little better.
+        if best.0 > first + 1.5 {
+            self.register(best.1);
+        }
+    }
+
+    /// Some of the kept frames: a few confirm a guess as well as many, and sooner.
+    fn searched(&self) -> impl Iterator<Item = &Plane> {
+        let every = self.kept.len().div_ceil(SEARCHED).max(1);
+        self.kept.iter().step_by(every)
+    }
+
     /// A search for where the picture really is, on what was seen so far. It takes from seconds to
     /// minutes: not for a streaming thread.
     pub fn search(&self) -> Search {
-        // A few confirm a guess as well as many, and sooner.
-        let every = self.kept.len().div_ceil(SEARCHED).max(1);
         Search {
-            frames: self.kept.iter().step_by(every).cloned().collect(),
+            frames: self.searched().cloned().collect(),
             original: self.original,
             key: self.key.clone(),
             settings: self.settings.clone(),

@@ -4,7 +4,7 @@
 
 use super::basis::{exact, fixed};
 use super::*;
-use crate::luma::{Luma, LumaMut, Samples, Shape};
+use crate::luma::{Luma, LumaMut, Plane, Samples, Shape};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -300,5 +300,47 @@ fn the_rounded_basis_is_the_exact_one_rounded() {
     for (u, v) in [(0, 1), (1, 0), (1, 1), (0, 2), (2, 0)] {
         let class = Class::new(u, v).unwrap();
         assert_eq!(fixed(class).iter().map(|&b| i32::from(b)).sum::<i32>(), 0);
+    }
+}
+
+/// Blurred or with another contrast, most bits are lost at first; what was done is found out by the
+/// agreement of the votes.
+#[test]
+fn blur_and_contrast_are_found_and_undone() {
+    use super::battery::Attack;
+    let (width, height) = (480, 360);
+    let word = Word(0xfeed_beef_0123_4567_89ab_cdef_0011_2233);
+    let layout = Layout::new(&key(), 2, &Settings::default(), width, height);
+    let smooth =
+        |x: f64, y: f64| (x / 31.0).sin() * (y / 23.0).cos() + 0.5 * (x / 7.0 + y / 9.0).sin();
+    let data = (0..width * height)
+        .map(|i| (120.0 + 45.0 * smooth((i % width) as f64, (i / width) as f64)) as u8)
+        .collect();
+    let mut picture = Plane::new(width, height, data).unwrap();
+    embed(&mut picture.luma_mut(), &layout, word, None);
+    for attack in [
+        Attack::Blur {
+            size: 15,
+            sigma: 2.0,
+        },
+        Attack::Blur {
+            size: 15,
+            sigma: 1.5,
+        },
+        Attack::Contrast(0.6),
+        Attack::Contrast(1.5),
+    ] {
+        let attacked = Plane::new(width, height, attack.apply(&picture.luma(), 1)).unwrap();
+        let mut detector = Detector::new(key(), Settings::default(), None);
+        detector.frame(&attacked.luma());
+        let before = detector.votes().word().distance(word);
+        assert!(detector.is_weak());
+        detector.restore();
+        let after = detector.votes().word().distance(word);
+        println!(
+            "{attack}: {before} wrong bits, then {after}: {:?}",
+            detector.registration()
+        );
+        assert!(after < 8 && (after < before || before == 0));
     }
 }

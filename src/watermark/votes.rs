@@ -31,9 +31,10 @@ impl Tally {
     }
 
     /// One frame's votes. `block` gives the block whose upper left pixel it is told, or nothing if
-    /// the picture does not show it.
+    /// the picture does not show it; `gains` what the coefficient of each class is multiplied with.
     pub(super) fn read(
         layout: &Layout,
+        gains: &[f64; 64],
         mut block: impl FnMut([usize; 2]) -> Option<Block<f64>>,
     ) -> Self {
         let mut votes = Vec::with_capacity(layout.marks().len());
@@ -41,7 +42,8 @@ impl Tally {
             let block = block([marks[0].x, marks[0].y].map(|side| usize::from(side) * BLOCK));
             votes.extend(marks.iter().map(|mark| match &block {
                 Some(block) if could_carry(block, mark, layout.step()) => {
-                    lattice_vote(coefficient(block, mark), mark, layout.step()) as f32
+                    let y = gains[mark.class.index()] * coefficient(block, mark);
+                    lattice_vote(y, mark, layout.step()) as f32
                 }
                 _ => 0.0,
             }));
@@ -175,7 +177,7 @@ pub fn read(picture: &Luma, layout: &Layout) -> Votes {
 
 /// The same by marks.
 pub(super) fn tally(picture: &Luma, layout: &Layout) -> Tally {
-    Tally::read(layout, |[x, y]| {
+    Tally::read(layout, &[1.0; 64], |[x, y]| {
         let inside = x + BLOCK <= picture.width() && y + BLOCK <= picture.height();
         inside.then(|| picture.block(x, y).map(f64::from))
     })

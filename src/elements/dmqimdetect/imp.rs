@@ -12,7 +12,7 @@
  * | `confidence` | array of 128 doubles: votes for each bit as a part of what perfect frames would give, 0 to 1 |
  * | `mean-confidence`, `score` | doubles; the score says how far from chance the votes agree, in standard deviations: 6 and more is a mark |
  * | `frames` | uint64 |
- * | `registered`, `scale-x`, `scale-y`, `crop-x`, `crop-y`, `rotation`, `mirrored`, `negative` | whether, and where, the original was found in the picture |
+ * | `registered`, `scale-x`, `scale-y`, `crop-x`, `crop-y`, `rotation`, `mirrored`, `negative`, `blur`, `contrast` | whether, where and how the original was found in the picture |
  * | `errors`, `ber`, `false-positive`, `accepted` | with `expect` (also with its complement, `complement`): wrong bits, their part, the chance that a video without the mark agrees as well with any of `marks` registered ones, and whether that is proof |
  * | `identity`, `distance` | with `code`: the nearest word's number and how many bits it is away |
  * | `running-time`, `final` | of the last frame; whether it is the end |
@@ -246,7 +246,13 @@ impl DmQimDetect {
                 detector.register(found.registration);
             }
         }
-        let stream = lock(&self.stream);
+        let mut stream = lock(&self.stream);
+        if let Some(detector) = &mut stream.detector
+            && own.register
+            && detector.is_weak()
+        {
+            detector.restore();
+        }
         report(&stream, own, true).map(Some)
     }
 
@@ -289,7 +295,9 @@ fn report(stream: &Stream, own: Own, last: bool) -> Result<gst::Structure, gst::
             .field("crop-y", corner[1])
             .field("rotation", registration.rotation())
             .field("mirrored", registration.is_mirrored())
-            .field("negative", registration.negative);
+            .field("negative", registration.negative)
+            .field("blur", registration.blur)
+            .field("contrast", registration.contrast);
     }
     if let Some(word) = own.expect {
         let word = word.map_err(wrong_watermark)?;
