@@ -187,7 +187,8 @@ fn fit(energy: f32, squares: i32, marks: i32, keyed: bool) -> f32 {
 
 /// Of how many marks one is enough where `pixels` of them are seen.
 fn thinned(layout: &Layout, pixels: usize) -> usize {
-    const ENOUGH: usize = 2_000;
+    // Sums of so many still fit into 16 bits, except where everything fits anyway.
+    const ENOUGH: usize = 1_000;
     seen(layout, pixels).div_ceil(ENOUGH).max(1)
 }
 
@@ -272,8 +273,8 @@ impl Canvas {
         let count = (right - left + 1).max(0) as usize;
         let mut sums = vec![0i16; BITS * count];
         let mut energy = vec![0.0f32; count];
-        let mut squares = vec![0i32; count];
-        let mut marks_at = vec![0i32; count];
+        let mut squares = vec![0i16; count];
+        let mut marks_at = vec![0i16; count];
         let every = thinned(layout, self.width * self.height);
         if count == 0 {
             return;
@@ -318,7 +319,8 @@ impl Canvas {
                     for i in 0..length {
                         let vote = vote(phases[i], dither);
                         sums[i] = sums[i].saturating_add(vote);
-                        squares[i] += i32::from(vote) * i32::from(vote);
+                        squares[i] =
+                            squares[i].saturating_add((vote * vote + GREATEST / 2) / GREATEST);
                         marks_at[i] += 1;
                     }
                 } else {
@@ -326,8 +328,9 @@ impl Canvas {
                     for i in 0..length {
                         let vote = vote(phases[i], dither) & room[i];
                         sums[i] = sums[i].saturating_add(vote);
-                        squares[i] += i32::from(vote) * i32::from(vote);
-                        marks_at[i] -= i32::from(room[i]);
+                        squares[i] =
+                            squares[i].saturating_add((vote * vote + GREATEST / 2) / GREATEST);
+                        marks_at[i] -= room[i];
                     }
                 }
             }
@@ -337,7 +340,9 @@ impl Canvas {
                 }
             }
             for at in 0..count {
-                let score = f64::from(fit(energy[at], squares[at], marks_at[at], keyed));
+                let squares = i32::from(squares[at]) * i32::from(GREATEST);
+                let score = fit(energy[at], squares, marks_at[at].into(), keyed);
+                let score = f64::from(score);
                 if score >= least {
                     each(score, right - at as i32, shift_y);
                 }

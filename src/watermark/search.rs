@@ -35,7 +35,7 @@ const SCALES: std::ops::RangeInclusive<f64> = 0.48..=1.55;
 const ROTATION: f64 = 3.2;
 
 /// Votes of marks that a whole search may count: about a minute.
-const WORK: u64 = 150_000_000_000;
+const WORK: u64 = 100_000_000_000;
 
 /// Sizes that videos mostly have.
 const COMMON: [[usize; 2]; 28] = [
