@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Reading a watermark from a video, frame by frame.
 
-use super::{BLOCK, Key, Layout, Registration, Search, Settings, Tally, Votes};
+use super::{BLOCK, Dither, Key, Layout, Registration, Search, Settings, Tally, Votes};
 use crate::luma::{Luma, Plane};
 
 /// Frames that are kept for a search.
@@ -39,6 +39,8 @@ pub struct Detector {
     recent: Vec<f64>,
     tallies: Vec<Tally>,
     frames: u64,
+    /// Sum over frames of how near the marks were to the lattices.
+    nearness: f64,
     /// Frames for a search: every `stride`-th.
     kept: Vec<Plane>,
     stride: u64,
@@ -58,6 +60,7 @@ impl Detector {
             recent: Vec::new(),
             tallies: Vec::new(),
             frames: 0,
+            nearness: 0.0,
             kept: Vec::new(),
             stride: 1,
             seen: 0,
@@ -106,7 +109,7 @@ impl Detector {
         let read = |layout: &Layout| {
             let (mut votes, tally) = (Votes::default(), registration.tally(picture, layout));
             votes.add(layout, &tally);
-            (votes.score(), votes.strength(), tally)
+            (votes.score(), votes.strength(), votes.nearness(), tally)
         };
         let mut best = (latest, read(&self.layouts[latest]));
         let mut scores = vec![0.0; self.layouts.len()];
@@ -130,10 +133,11 @@ impl Detector {
         }
         // Frames count as much as their marks agree: after a hard compression a keyframe says more
         // than the frames behind it.
-        let (layout, (_, strength, tally)) = best;
+        let (layout, (_, strength, nearness, tally)) = best;
         let weight = strength / (f64::from(self.settings.step) / 2.0);
         self.tallies[layout].add(&tally, weight.clamp(LEAST_WEIGHT, 1.0));
         self.frames += 1;
+        self.nearness += nearness;
     }
 
     /// Starts anew with where the original is, and reads the frames that were kept.
@@ -161,6 +165,7 @@ impl Detector {
         self.registration = Some(registration);
         self.tallies = self.layouts.iter().map(Tally::new).collect();
         self.frames = 0;
+        self.nearness = 0.0;
         for kept in std::mem::take(&mut self.kept) {
             self.read(&kept.luma());
             self.kept.push(kept);
@@ -169,7 +174,14 @@ impl Detector {
 
     /// Whether the picture seems to be where it is thought to be.
     pub fn is_registered(&self) -> bool {
-        self.votes().score() >= REGISTERED
+        let score = self.votes().score();
+        let both = match self.settings.dither {
+            Dither::Keyed if self.frames > 0 => {
+                (score + self.nearness / self.frames as f64) * std::f64::consts::FRAC_1_SQRT_2
+            }
+            _ => score,
+        };
+        score.max(both) >= REGISTERED
     }
 
     /// Whether the votes are so weak that [`Detector::restore`] may help.

@@ -116,12 +116,20 @@ impl Registration {
 
     /// The pixel of the original that is in the corner of the picture at hand.
     pub fn corner(&self) -> [f64; 2] {
+        self.origin_of([0.0; 2]).unwrap_or_default()
+    }
+
+    /// The pixel of the original that is here; nothing if the map is none that can be undone.
+    pub(super) fn origin_of(&self, [x, y]: [f64; 2]) -> Option<[f64; 2]> {
         let [m0, m1, m2, m3, m4, m5] = self.map;
         let determinant = m0 * m4 - m1 * m3;
-        [
-            (m1 * m5 - m4 * m2) / determinant,
-            (m3 * m2 - m0 * m5) / determinant,
-        ]
+        let (x, y) = (x - m2, y - m5);
+        (determinant != 0.0).then(|| {
+            [
+                (m4 * x - m1 * y) / determinant,
+                (m0 * y - m3 * x) / determinant,
+            ]
+        })
     }
 
     /// The votes of all marks that are inside the picture at hand. Between pixels samples are
@@ -188,7 +196,7 @@ pub(super) fn sample(picture: &Luma, x: f64, y: f64) -> f64 {
 }
 
 /// Catmull-Rom weights of the four neighbours of a point `t` behind the second.
-fn weights(t: f64) -> [f64; 4] {
+pub(super) fn weights(t: f64) -> [f64; 4] {
     [
         ((2.0 - t) * t - 1.0) * t / 2.0,
         ((3.0 * t - 5.0) * t * t + 2.0) / 2.0,

@@ -141,6 +141,23 @@ impl Votes {
         }
     }
 
+    /// How near all marks are to either of their lattices, in standard deviations of chance: Σ u² of
+    /// one frame's marks against what it would be if every coefficient less its dither lay anywhere
+    /// in the step. With a dither from the key that is so wherever the marks are not, whatever the
+    /// picture; with a fixed one it is not, and the number means nothing. It knows nothing of signs
+    /// either, and nothing that [`Votes::score`] knows: together they find marks that are too few
+    /// for one of them.
+    pub fn nearness(&self) -> f64 {
+        let marks: f64 = self.marks.iter().sum();
+        let most: f64 = self.most.iter().sum();
+        if marks == 0.0 || most == 0.0 {
+            return 0.0;
+        }
+        // u is even between -most/marks and most/marks: u² has mean 1/3 and variance 4/45.
+        let squares = self.squares.iter().sum::<f64>() / (most / marks).powi(2);
+        (squares - marks / 3.0) / (marks * 4.0 / 45.0).sqrt()
+    }
+
     /// How strongly the marks speak: the mean of u in the direction of its bit, in units of luma,
     /// estimated without knowing the bits.
     pub(super) fn strength(&self) -> f64 {
