@@ -41,13 +41,10 @@ impl Method {
         if self == Self::PaperSmall {
             // The smallest that distorts no less; fewer marks then meet the target.
             settings.step = 4;
-            settings.dither = Dither::Fixed(1.0);
             while settings.step < 100 && psnr(&settings) > target {
                 settings.step += 4;
-                // A quarter of the step, as the paper has it.
-                let dither = f64::from(settings.step) / 4.0;
-                settings.dither = Dither::Fixed(dither);
             }
+            settings.dither = quarter(settings.step);
         }
         for _ in 0..8 {
             let density = settings.density(0);
@@ -60,12 +57,18 @@ impl Method {
             settings.density = Some(density.min(settings.classes.len() as f64));
         }
         // Small pictures have two or three marks a bit and nothing between: what is missing to the
-        // target, a larger step makes up for. The dither stays: it is a quarter of the step, nearly.
+        // target, a larger step makes up for.
         while psnr(&settings) > target + EQUAL && settings.step < 200 {
             settings.step += 4;
+            settings.dither = quarter(settings.step);
         }
         settings
     }
+}
+
+/// The paper's dither is a quarter of its step.
+fn quarter(step: u32) -> Dither {
+    Dither::Fixed(f64::from(step) / 4.0)
 }
 
 /// PSNR of the luma in dB, of all pictures together.
