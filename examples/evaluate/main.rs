@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The experiments of [RTBF] and ours: what the watermark costs and what it survives, the defaults
+//! beside the paper's method at equal PSNR.
+//!
+//! ```text
+//! cargo run --release --example evaluate -- --quick
+//! cargo run --release --example evaluate -- --footage DIR
+//! ```
+//!
+//! It needs ffmpeg with libx264 and libx265. docs/evaluation.md shows the results of a run.
+
+mod capacity;
+mod chart;
+mod clips;
+mod ffmpeg;
+mod method;
+mod pictures;
+mod plots;
+mod registration;
+mod report;
+mod rows;
+mod still;
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::{Parser, Subcommand};
+use ffmpeg::Clip;
+use gstcamvault::watermark::{Code, Key};
+
+pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// Measures the watermark.
+#[derive(Parser)]
+struct Options {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// A video, or a folder of videos; may be repeated. Without: clips that ffmpeg generates.
+    #[arg(long, value_name = "PATH")]
+    footage: Vec<PathBuf>,
+    /// Where CSV files, plots and the report go.
+    #[arg(long, value_name = "DIR", default_value = "target/evaluation")]
+    out: PathBuf,
+    /// Seconds of every clip.
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
+    /// Search for the original in attacked pieces of so many clips.
+    #[arg(long, default_value_t = 2)]
+    registrations: usize,
+    /// One clip, 4 s, a few attacks: less than two minutes.
+    #[arg(long)]
+    quick: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Mark or read one picture: for comparison with other programs.
+    Picture(still::Options),
+}
+
+/// How much is done.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Effort {
+    Quick,
+    Full,
+}
+
+impl Effort {
+    fn pick<T>(self, quick: &'static [T], full: &'static [T]) -> &'static [T] {
+        match self {
+            Self::Quick => quick,
+            Self::Full => full,
+        }
+    }
+
+    fn crfs(self) -> &'static [u32] {
+        self.pick(&[28, 33], &[18, 23, 28, 33, 38])
+    }
+
+    /// In kbit/s.
+    fn rates(self) -> &'static [u32] {
+        self.pick(&[250], &[2000, 1000, 500, 250])
+    }
+
+    /// In percent.
+    fn scales(self) -> &'static [usize] {
+        self.pick(&[50], &[50, 75, 125, 150])
+    }
+
+    fn gammas(self) -> &'static [f64] {
+        self.pick(&[1.5], &[0.7, 0.85, 1.2, 1.5])
+    }
+
+    /// One frame in so many is left.
+    fn drops(self) -> &'static [usize] {
+        self.pick(&[2], &[2, 5])
+    }
+}
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    if let Some(Command::Picture(picture)) = &options.command {
+        return still::run(picture);
+    }
+    let begin = Instant::now();
+    let effort = if options.quick {
+        Effort::Quick
+    } else {
+        Effort::Full
+    };
+    std::fs::create_dir_all(&options.out)?;
+    let clips = clips(&options)?;
+    let key = Key::from_bytes([9; 32]);
+    let word = Code::Bch29.register(123_456_789, key.pad())?;
+
+    eprintln!("capacity");
+    let seconds = if options.quick { 1 } else { 10 };
+    let mut report = report::Report {
+        capacity: capacity::run(Duration::from_secs(seconds)),
+        ..report::Report::default()
+    };
+    eprintln!("pictures");
+    let pictures = clips.iter().filter_map(pictures::of_clip).flatten();
+    let pictures: Vec<_> = pictures.collect();
+    let keys = if options.quick { 1 } else { 2 };
+    (report.rows, report.subjects) = pictures::run(&pictures, keys)?;
+    for clip in &clips {
+        eprintln!("{}, after {:.0?}", clip.name, begin.elapsed());
+        let results = clips::run(clip, &key, word, effort, &options.out)?;
+        report.rows.extend(results.rows);
+        report.subjects.extend(results.subjects);
+        report.costs.extend(results.costs);
+    }
+    for clip in clips.iter().take(options.registrations) {
+        eprintln!("searches in {}, after {:.0?}", clip.name, begin.elapsed());
+        let outcomes = registration::run(clip, &key, word, effort, &options.out)?;
+        report.registrations.extend(outcomes);
+    }
+    report.generated = options.footage.is_empty();
+    report.minutes = begin.elapsed().as_secs_f64() / 60.0;
+    report.write(&options.out)?;
+    println!("{}", report.markdown());
+    eprintln!("written to {}", options.out.display());
+    Ok(())
+}
+
+/// What to measure with.
+fn clips(options: &Options) -> Result<Vec<Clip>> {
+    let seconds = match options.quick {
+        true => options.seconds.min(4.0),
+        false => options.seconds,
+    };
+    if options.footage.is_empty() {
+        eprintln!("no --footage: clips are generated, which says little about cameras");
+        let sources = [
+            ("mandelbrot", "mandelbrot=s=768x432:r=12.5"),
+            ("testsrc2", "testsrc2=s=768x432:r=12.5"),
+            (
+                "noise",
+                "gradients=s=640x480:r=12.5:seed=1,noise=alls=12:allf=t:all_seed=1",
+            ),
+        ];
+        let count = if options.quick { 1 } else { sources.len() };
+        let sources = sources.iter().take(count);
+        return sources
+            .map(|(name, source)| Clip::generated(name, source, seconds))
+            .collect();
+    }
+    let mut files = Vec::new();
+    for path in &options.footage {
+        match path.is_dir() {
+            true => files.extend(videos(path)?),
+            false => files.push(path.clone()),
+        }
+    }
+    if files.is_empty() {
+        return Err("no videos in --footage".into());
+    }
+    if options.quick {
+        files.truncate(1);
+    }
+    files.iter().map(|file| Clip::load(file, seconds)).collect()
+}
+
+fn videos(folder: &Path) -> Result<Vec<PathBuf>> {
+    const ENDINGS: [&str; 7] = ["mp4", "mkv", "mov", "avi", "ts", "webm", "y4m"];
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let ending = path.extension().and_then(|ending| ending.to_str());
+        if ending.is_some_and(|ending| ENDINGS.contains(&ending)) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Does all jobs on all cores; results in the order of the jobs.
+pub fn parallel<J: Sync, T: Send>(
+    jobs: &[J],
+    work: impl Fn(&J) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    let (next, results) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads.min(jobs.len()) {
+            scope.spawn(|| {
+                loop {
+                    let i = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(job) = jobs.get(i) else {
+                        return;
+                    };
+                    let result = work(job);
+                    // After a failure nothing more is begun.
+                    if result.is_err() {
+                        next.store(jobs.len(), Ordering::Relaxed);
+                    }
+                    if let Ok(mut results) = results.lock() {
+                        results.push((i, result));
+                    }
+                }
+            });
+        }
+    });
+    let mut results = results.into_inner().map_err(|_| "a thread panicked")?;
+    results.sort_by_key(|(i, _)| *i);
+    results.into_iter().map(|(_, result)| result).collect()
+}
