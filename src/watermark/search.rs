@@ -21,9 +21,9 @@ const WORTH_A_LOOK: f64 = 4.5;
 /// The same where very many ways are tried.
 const WORTH_A_LOOK_OF_MANY: f64 = 5.2;
 
-/// Combined score of all frames that settles it. The best of what a whole search tries in a video
-/// without the mark has up to about 6.5.
-const SETTLED: f64 = 7.5;
+/// Combined score of all frames that settles it. The best of all that a whole search tries had at
+/// most 5.5 in clips without the mark.
+const SETTLED: f64 = 6.5;
 
 /// Largest part of a side that may have been cut off.
 const CUT: f64 = 0.32;
