@@ -46,7 +46,7 @@ fn cases(clip: &Clip, effort: Effort) -> Vec<(String, Coding)> {
     let cases = [
         (
             "crop 30 %",
-            crop(0.7, clip.width / 7 | 1, clip.height / 5, ""),
+            crop(0.7, (clip.width / 7) | 1, clip.height / 5, ""),
         ),
         ("mirror", usual().filtered("hflip")),
         ("negative", usual().filtered("negate")),
