@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Reading a watermark from a video, frame by frame.
 
-use super::{BLOCK, Dither, Key, Layout, Registration, Search, Settings, Tally, Votes};
+use super::votes::fit;
+use super::{BLOCK, Key, Layout, Registration, Search, Settings, Tally, Votes};
 use crate::luma::{Luma, Plane};
 
 /// Frames that are kept for a search.
@@ -174,14 +175,8 @@ impl Detector {
 
     /// Whether the picture seems to be where it is thought to be.
     pub fn is_registered(&self) -> bool {
-        let score = self.votes().score();
-        let both = match self.settings.dither {
-            Dither::Keyed if self.frames > 0 => {
-                (score + self.nearness / self.frames as f64) * std::f64::consts::FRAC_1_SQRT_2
-            }
-            _ => score,
-        };
-        score.max(both) >= REGISTERED
+        let nearness = self.nearness / self.frames.max(1) as f64;
+        fit(self.votes().score(), nearness, self.settings.dither) >= REGISTERED
     }
 
     /// Whether the votes are so weak that [`Detector::restore`] may help.

@@ -11,6 +11,7 @@
 //! of work.
 
 use super::canvas::{Canvas, Pixels, Range};
+use super::votes::fit;
 use super::{BLOCK, Dither, Key, Layout, Registration, Settings, Tally, Votes};
 use crate::luma::Plane;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +23,7 @@ const WORTH_A_LOOK: f64 = 4.5;
 const WORTH_A_LOOK_OF_MANY: f64 = 5.2;
 
 /// Combined score of all frames that settles it. The best of all that a whole search tries had at
-/// most 5.5 in clips without the mark.
+/// most 5.5 in three searches through a clip without the mark.
 const SETTLED: f64 = 6.5;
 
 /// Largest part of a side that may have been cut off.
@@ -210,11 +211,7 @@ impl Attempt<'_> {
 
     /// Both numbers in one, of a frame or the mean of several.
     fn fit(&self, score: f64, nearness: f64) -> f64 {
-        match self.keyed {
-            // Where a codec left too much noise for the one, the other may do.
-            true => score.max((score + nearness) * std::f64::consts::FRAC_1_SQRT_2),
-            false => score,
-        }
+        fit(score, nearness, self.search.settings.dither)
     }
 
     /// What one frame says under the layout that fits best; nothing without layouts.

@@ -7,6 +7,7 @@ use super::*;
 use crate::luma::{Luma, LumaMut, Plane, Samples, Shape};
 use proptest::prelude::*;
 use serde_json::Value;
+use std::sync::atomic::AtomicBool;
 
 fn vectors() -> Value {
     serde_json::from_str(include_str!("../../tests/data/watermark.json")).unwrap()
@@ -343,4 +344,71 @@ fn blur_and_contrast_are_found_and_undone() {
         );
         assert!(after < 8 && (after < before || before == 0));
     }
+}
+
+/// A textured picture that moves, marked.
+fn moving(key: &Key, settings: &Settings, [w, h]: [usize; 2], frames: usize) -> Vec<Plane> {
+    let layout = Layout::new(key, 0, settings, w, h);
+    let frame = |time: usize| {
+        let pixel = |i: usize| {
+            let (x, y) = ((i % w + 2 * time) as f64, (i / w) as f64);
+            let waves = (x / 9.0).sin() + (y / 7.0).cos() + ((x + 2.0 * y) / 31.0).sin();
+            (120.0 + 15.0 * waves) as u8
+        };
+        let mut plane = Plane::new(w, h, (0..w * h).map(pixel).collect()).unwrap();
+        embed(
+            &mut plane.luma_mut(),
+            &layout,
+            Word(0x1234_5678 << 70),
+            None,
+        );
+        plane
+    };
+    (0..frames).map(frame).collect()
+}
+
+fn cut(plane: &Plane, [x, y]: [usize; 2], [w, h]: [usize; 2], mirrored: bool) -> Plane {
+    let pixel = |i: usize| {
+        let column = if mirrored { w - 1 - i % w } else { i % w };
+        plane.data()[(y + i / w) * plane.width() + x + column]
+    };
+    Plane::new(w, h, (0..w * h).map(pixel).collect()).unwrap()
+}
+
+#[test]
+fn what_was_cut_and_mirrored_is_found_and_with_another_key_nothing_is() {
+    let settings = Settings {
+        density: Some(3.0),
+        layouts: 1,
+        ..Settings::default()
+    };
+    let size = [192, 128];
+    let frames = moving(&key(), &settings, size, 2);
+    for (corner, mirrored) in [([13, 9], false), ([30, 21], true)] {
+        let mut detector = Detector::new(key(), settings.clone(), Some(size));
+        // A black frame first spoils nothing.
+        let black = Plane::new(150, 100, vec![0; 15_000]).unwrap();
+        detector.frame(&black.luma());
+        for frame in &frames {
+            detector.frame(&cut(frame, corner, [150, 100], mirrored).luma());
+        }
+        assert!(!detector.is_registered());
+        let found = detector.search().run(&AtomicBool::new(false)).unwrap();
+        assert_eq!(found.registration.is_mirrored(), mirrored);
+        detector.register(found.registration);
+        assert!(detector.is_registered());
+        let wrong = detector.votes().word().distance(Word(0x1234_5678 << 70));
+        assert!(wrong <= 6, "{wrong} bits");
+    }
+    // Of another size: anew, and the whole picture.
+    let mut detector = Detector::new(key(), settings.clone(), None);
+    detector.frame(&cut(&frames[0], [0, 0], [96, 64], false).luma());
+    detector.frame(&frames[1].luma());
+    assert_eq!(detector.frames(), 1);
+    assert!(detector.is_registered());
+    let mut wrong = Detector::new(Key::from_bytes([8; 32]), settings, None);
+    wrong.frame(&frames[0].luma());
+    assert!(!wrong.is_registered());
+    let stopped = AtomicBool::new(true);
+    assert!(wrong.search().run(&stopped).is_none());
 }

@@ -2,7 +2,7 @@
 //! Reading a watermark: soft votes.
 
 use super::basis::exact;
-use super::{BITS, BLOCK, Layout, Mark, Word};
+use super::{BITS, BLOCK, Dither, Layout, Mark, Word};
 use crate::luma::{Block, Luma};
 
 /// What the marks of one layout voted, each added up over frames: |y − q_0(y)| − |y − q_1(y)| in
@@ -171,6 +171,19 @@ impl Votes {
     fn excess(&self) -> f64 {
         let bits = self.sums.iter().zip(&self.squares);
         bits.map(|(sum, square)| sum * sum - square).sum()
+    }
+}
+
+/// [`Votes::score`] and [`Votes::nearness`] in one number, in standard deviations. Where a codec left
+/// too much noise for the second the first may do. The second never does alone: under the layout of
+/// another density the places are right and the bits are not.
+pub(super) fn fit(score: f64, nearness: f64, dither: Dither) -> f64 {
+    match dither {
+        Dither::Keyed => {
+            let nearness = nearness.min(2.0 * score);
+            score.max((score + nearness) * std::f64::consts::FRAC_1_SQRT_2)
+        }
+        Dither::Fixed(_) => score,
     }
 }
 
