@@ -6,6 +6,7 @@ pub mod chunk;
 pub mod client;
 pub mod elements;
 pub mod feature;
+pub mod homomorphic;
 pub mod identity;
 pub mod luma;
 mod mac;

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Cost of a coefficient under the cipher: the paper's Paillier, one coefficient to a ciphertext,
+//! beside the packed one. Throughput counts coefficients. `CAMVAULT_BENCH_BITS=2048` for another
+//! modulus than 3072 bits.
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use gstcamvault::homomorphic::naive::{self, Generator};
+use gstcamvault::homomorphic::packed::{
+    Base, CertifiedKey, DEFAULT_MODULUS_BITS, Encryptor, Randomiser, SecretKey, SignTables,
+    TICKET_EXPONENT_BITS, rerandomise_bits,
+};
+use gstcamvault::homomorphic::{
+    AdditiveScheme, DEFAULT_GUARD_BITS, DEFAULT_SLOT_BITS, Decrypt, Packing,
+};
+use num_bigint::BigUint;
+use std::hint::black_box;
+
+fn bits() -> u32 {
+    let chosen = std::env::var("CAMVAULT_BENCH_BITS").ok();
+    chosen
+        .and_then(|bits| bits.parse().ok())
+        .unwrap_or(DEFAULT_MODULUS_BITS)
+}
+
+fn homomorphic(c: &mut Criterion) {
+    let secret = SecretKey::generate(bits()).unwrap();
+    let key = secret.public();
+    let (p, q) = secret.expose_primes();
+    let (p, q) = (BigUint::from_bytes_be(&p), BigUint::from_bytes_be(&q));
+
+    let mut group = c.benchmark_group("naive");
+    group.sample_size(10);
+    group.throughput(Throughput::Elements(1));
+    let naive = naive::SecretKey::from_primes(&p, &q, Generator::Random).unwrap();
+    let public = naive.public();
+    let one = public.encrypt(&1.into()).unwrap();
+    group.bench_function("encrypt", |b| {
+        b.iter(|| public.encrypt(&black_box(-1234).into()).unwrap())
+    });
+    group.bench_function("add", |b| b.iter(|| public.add(&one, &one).unwrap()));
+    group.bench_function("times -1", |b| {
+        b.iter(|| public.mul_plain(&one, black_box(-1)).unwrap())
+    });
+    group.bench_function("decrypt", |b| b.iter(|| naive.decrypt(&one).unwrap()));
+    group.finish();
+
+    let packing = Packing::new(DEFAULT_SLOT_BITS, DEFAULT_GUARD_BITS, bits()).unwrap();
+    let slots = packing.slots();
+    let base = Base::derive(key, &[1; 32], b"bench");
+    let tickets = Encryptor::new(Randomiser::new(key, &base, TICKET_EXPONENT_BITS).unwrap());
+    let shifted: Vec<_> = (0..slots)
+        .map(|_| tickets.encrypt(&1.into()).unwrap())
+        .collect();
+    let values: Vec<i32> = (0..slots as i32).map(|i| i * 7 - 500).collect();
+    let signs: Vec<bool> = (0..slots).map(|i| i % 3 == 0).collect();
+    let tables = SignTables::new(key, &shifted).unwrap();
+    let sum = packing.pack(&values).unwrap();
+
+    let mut group = c.benchmark_group("packed");
+    group.sample_size(20);
+    group.throughput(Throughput::Elements(slots as u64));
+    group.bench_function("pack", |b| b.iter(|| packing.pack(&values).unwrap()));
+    for (name, shift) in [
+        ("short exponent", 0),
+        ("full exponent", packing.shift(slots)),
+    ] {
+        let bits = rerandomise_bits(key, TICKET_EXPONENT_BITS, shift, slots as u32);
+        let encryptor = Encryptor::new(Randomiser::new(key, &base, bits).unwrap());
+        group.bench_function(format!("encrypt, {name}"), |b| {
+            b.iter(|| encryptor.encrypt(&sum).unwrap())
+        });
+        group.bench_function(format!("combine with signs, {name}"), |b| {
+            b.iter(|| {
+                let randomiser = encryptor.randomiser();
+                tables.combine(&sum, &signs, randomiser).unwrap()
+            })
+        });
+    }
+    group.bench_function("signs alone", |b| {
+        b.iter_batched(
+            || shifted[0].clone(),
+            |start| tables.multiply(start, &signs).unwrap(),
+            BatchSize::SmallInput,
+        )
+    });
+    let sent = tables.combine(&sum, &signs, tickets.randomiser()).unwrap();
+    let bytes = key.to_bytes(&sent);
+    group.bench_function("parse", |b| b.iter(|| key.parse(&bytes).unwrap()));
+    group.bench_function("decrypt", |b| b.iter(|| secret.decrypt(&sent).unwrap()));
+    let opened = secret.decrypt(&sent).unwrap();
+    group.bench_function("unpack", |b| b.iter(|| packing.unpack(&opened).unwrap()));
+    group.finish();
+
+    let mut group = c.benchmark_group("set-up");
+    group.sample_size(10);
+    group.bench_function("randomiser, short exponent", |b| {
+        let bits = rerandomise_bits(key, TICKET_EXPONENT_BITS, 0, slots as u32);
+        b.iter(|| Randomiser::new(key, &base, bits).unwrap())
+    });
+    group.bench_function("sign tables", |b| {
+        b.iter(|| SignTables::new(key, &shifted).unwrap())
+    });
+    group.bench_function("times -1", |b| {
+        b.iter(|| key.mul_plain(&sent, black_box(-1)).unwrap())
+    });
+    let proof = CertifiedKey::prove(&secret, b"bench").unwrap();
+    group.bench_function("verify key", |b| b.iter(|| proof.verify(b"bench").unwrap()));
+    group.finish();
+}
+
+criterion_group!(benches, homomorphic);
+criterion_main!(benches);

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The public key and what can be done with ciphertexts by anyone.
+
+use super::super::{Error, Plaintext};
+use super::check_size;
+use crypto_bigint::modular::{BoxedMontyForm, BoxedMontyParams};
+use crypto_bigint::{
+    BoxedUint, ConcatenatingMul, ConcatenatingSquare, CtAssign, Gcd, NonZero, Odd, Resize,
+};
+use std::sync::Arc;
+
+/// The modulus n. A key that comes from elsewhere is to be trusted only after its proof
+/// ([`super::CertifiedKey`]).
+#[derive(Clone)]
+pub struct PublicKey(Arc<Inner>);
+
+struct Inner {
+    n: Odd<BoxedUint>,
+    /// n², which is what ciphertexts are reduced by.
+    square: BoxedMontyParams,
+}
+
+/// A number of Z*_{n²} in Montgomery form. Operations check that keys match.
+#[derive(Clone)]
+pub struct Ciphertext(pub(super) BoxedMontyForm);
+
+impl PublicKey {
+    /// The key of a modulus, big endian, without leading zeros. Checks size and oddness, no proof.
+    pub fn from_modulus(bytes: &[u8]) -> Result<Self, Error> {
+        let bits = u32::try_from(bytes.len() * 8).unwrap_or(u32::MAX);
+        check_size(bits)?;
+        let form = |reason: &str| Error::Form {
+            what: "Paillier modulus",
+            reason: reason.into(),
+        };
+        let n = BoxedUint::from_be_slice(bytes, bits).map_err(|_| form("its length is wrong"))?;
+        if n.bits_vartime() != bits {
+            return Err(form("its top bit is not set"));
+        }
+        Self::new(n).ok_or_else(|| form("it is even"))
+    }
+
+    pub(super) fn new(n: BoxedUint) -> Option<Self> {
+        let n = n.into_odd().into_option()?;
+        let square = n.as_ref().concatenating_square().into_odd().into_option()?;
+        let square = BoxedMontyParams::new_vartime(square);
+        Some(Self(Arc::new(Inner { n, square })))
+    }
+
+    /// Bits of n.
+    pub fn modulus_bits(&self) -> u32 {
+        self.0.n.as_ref().bits_precision()
+    }
+
+    /// n, big endian.
+    pub fn modulus(&self) -> Vec<u8> {
+        self.n().to_be_bytes().into_vec()
+    }
+
+    /// Bytes of a ciphertext: twice those of n.
+    pub fn ciphertext_bytes(&self) -> usize {
+        self.modulus_bits() as usize / 4
+    }
+
+    pub(super) fn n(&self) -> &BoxedUint {
+        self.0.n.as_ref()
+    }
+
+    pub(super) fn odd_n(&self) -> &Odd<BoxedUint> {
+        &self.0.n
+    }
+
+    pub(super) fn nz_n(&self) -> &NonZero<BoxedUint> {
+        self.0.n.as_nz_ref()
+    }
+
+    pub(super) fn square(&self) -> &BoxedMontyParams {
+        &self.0.square
+    }
+
+    /// Into Montgomery form; `value` below n².
+    pub(super) fn enter(&self, value: &BoxedUint) -> BoxedMontyForm {
+        let value = value.resize(self.0.square.bits_precision());
+        BoxedMontyForm::new(value, &self.0.square)
+    }
+
+    /// Whether a ciphertext belongs to this key.
+    pub(super) fn check(&self, a: &Ciphertext) -> Result<(), Error> {
+        // Keys are shared, so it is nearly always one pointer.
+        match a.0.params() == &self.0.square {
+            true => Ok(()),
+            false => Err(Error::OtherKey),
+        }
+    }
+
+    /// g^value = 1 + value·n mod n²: `value` "encrypted" without randomness. Anyone can read it.
+    pub fn bare(&self, value: &Plaintext) -> Result<Ciphertext, Error> {
+        let residue = value.residue(self.n()).ok_or(Error::PlaintextRange)?;
+        // Below n², as (n − 1)·n + 1 is.
+        let product = residue
+            .concatenating_mul(self.n())
+            .wrapping_add(BoxedUint::one());
+        Ok(Ciphertext(self.enter(&product)))
+    }
+
+    /// E(a + b), no more random than its parts.
+    pub fn add(&self, a: &Ciphertext, b: &Ciphertext) -> Result<Ciphertext, Error> {
+        self.check(a)?;
+        self.check(b)?;
+        Ok(Ciphertext(a.0.mul(&b.0)))
+    }
+
+    /// E(a + b), no more random than `a`.
+    pub fn add_plain(&self, a: &Ciphertext, b: &Plaintext) -> Result<Ciphertext, Error> {
+        self.check(a)?;
+        Ok(Ciphertext(a.0.mul(&self.bare(b)?.0)))
+    }
+
+    /// E(a·factor), no more random than `a`. Constant-time in `factor` and its sign, which costs
+    /// an inversion; signs alone are quicker by [`super::SignTables`].
+    pub fn mul_plain(&self, a: &Ciphertext, factor: i64) -> Result<Ciphertext, Error> {
+        self.check(a)?;
+        let amount = BoxedUint::from(factor.unsigned_abs());
+        let mut power = a.0.pow_bounded_exp(&amount, 64);
+        let inverse = power.invert().into_option();
+        let inverse = inverse.ok_or(Error::CiphertextValue)?;
+        let negative = (factor as u64 >> 63) as u8;
+        let negative = crypto_bigint::Choice::from_u8_lsb(negative);
+        power
+            .as_montgomery_mut()
+            .ct_assign(inverse.as_montgomery(), negative);
+        Ok(Ciphertext(power))
+    }
+
+    /// E(a·2^bits): moves a plaintext to a slot. The time shows `bits`.
+    pub fn shift(&self, a: &Ciphertext, bits: u32) -> Result<Ciphertext, Error> {
+        self.check(a)?;
+        let mut power = a.0.clone();
+        for _ in 0..bits {
+            power = power.square();
+        }
+        Ok(Ciphertext(power))
+    }
+
+    /// Big endian, [`ciphertext_bytes`](Self::ciphertext_bytes) long.
+    pub fn to_bytes(&self, a: &Ciphertext) -> Vec<u8> {
+        a.0.retrieve().to_be_bytes().into_vec()
+    }
+
+    /// Reads a ciphertext: right length, 0 < c < n², and gcd(c, n) = 1.
+    pub fn parse(&self, bytes: &[u8]) -> Result<Ciphertext, Error> {
+        let expected = self.ciphertext_bytes();
+        if bytes.len() != expected {
+            return Err(Error::CiphertextLength {
+                found: bytes.len(),
+                expected,
+            });
+        }
+        let bits = self.modulus_bits() * 2;
+        let value = BoxedUint::from_be_slice(bytes, bits).map_err(|_| Error::CiphertextLength {
+            found: bytes.len(),
+            expected,
+        })?;
+        // gcd(c, n) = gcd(c mod n, n), which is n for zero.
+        let rest = value.rem_vartime(self.nz_n());
+        let gcd = self.odd_n().gcd_vartime(&rest);
+        let within = value < *self.0.square.modulus().as_ref();
+        match within && bool::from(gcd.as_ref().is_one()) {
+            true => Ok(Ciphertext(self.enter(&value))),
+            false => Err(Error::CiphertextValue),
+        }
+    }
+}
+
+impl PartialEq for PublicKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.n() == other.n()
+    }
+}
+
+impl Eq for PublicKey {}
+
+impl std::fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PublicKey({} bits)", self.modulus_bits())
+    }
+}
+
+/// Says nothing of the value: it may be under the reader's own key.
+impl std::fmt::Debug for Ciphertext {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Ciphertext(…)")
+    }
+}
