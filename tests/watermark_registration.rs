@@ -47,14 +47,13 @@ fn found(marked: &[u8], filter: &str, [w, h]: [usize; 2], known: bool) -> Option
     let raw = folder.path().join("marked.gray");
     let coded = folder.path().join("coded.mkv");
     std::fs::write(&raw, marked).unwrap();
-    let size = format!("{WIDTH}x{HEIGHT}");
-    let arguments = [
-        "-f", "rawvideo", "-pix_fmt", "gray", "-s", &size, "-r", "10",
-    ];
-    let raw = ["-i", raw.to_str().unwrap(), "-vf", filter];
-    let codec = ["-pix_fmt", "yuv420p", "-c:v", "libx264", "-preset"];
-    let rest = ["veryfast", "-crf", "28"];
-    common::ffmpeg(&[&arguments[..], &raw, &codec, &rest].concat(), &coded);
+    // No word of it has a space: temporary folders and filters have none.
+    let arguments = format!(
+        "-f rawvideo -pix_fmt gray -s {WIDTH}x{HEIGHT} -r 10 -i {} -vf {filter} -pix_fmt yuv420p \
+         -c:v libx264 -preset veryfast -crf 28",
+        raw.display()
+    );
+    common::ffmpeg(&arguments, &coded);
     let data = decode(&coded, "null", "9");
     let original = known.then_some([WIDTH, HEIGHT]);
     let mut detector = Detector::new(key(), Settings::default(), original);
@@ -91,7 +90,7 @@ fn made_video_is_found() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("made.mkv");
     let source = "gradients=s=768x432:r=10:d=2:n=6,noise=alls=6,eq=contrast=0.8";
-    common::ffmpeg(&["-f", "lavfi", "-i", source, "-c:v", "ffv1"], &file);
+    common::ffmpeg(&format!("-f lavfi -i {source} -c:v ffv1"), &file);
     let marked = marked(&file);
     let mut missed = Vec::new();
     let mut cases = vec![
