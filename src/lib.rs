@@ -5,6 +5,7 @@
 pub mod chunk;
 pub mod client;
 pub mod elements;
+pub mod feature;
 pub mod identity;
 pub mod luma;
 mod mac;

@@ -1,11 +1,18 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The recorder against a real server, and against servers that go away or lie.
 
-mod client_common;
+#[path = "common/chunks.rs"]
+mod chunks;
+mod common;
+#[path = "common/small.rs"]
+mod small;
 
-use client_common::*;
+use chunks::*;
+use common::{TestVault, walk};
 use gstcamvault::client::recorder::{Event, Push, Recorder, Verify};
+use gstcamvault::identity::Identity;
 use gstcamvault::manifest::Envelope;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
@@ -20,9 +27,9 @@ fn feed(recorder: &Recorder, from: u64, to: u64) {
 
 #[test]
 fn a_second_recorder_finds_everything_there() {
-    let vault = Vault::start();
-    let alice = vault.owner();
-    let bob = vault.owner();
+    let vault = TestVault::start();
+    let alice = vault.enrolled();
+    let bob = vault.enrolled();
     let (recorder, events) = vault.record(&alice, |_| ());
     feed(&recorder, 0, 30);
     for n in 0..30 {
@@ -67,8 +74,8 @@ fn a_second_recorder_finds_everything_there() {
 
 #[test]
 fn a_restarted_recorder_goes_on_behind_what_is_there() {
-    let vault = Vault::start();
-    let owner = vault.owner();
+    let vault = TestVault::start();
+    let owner = vault.enrolled();
     for round in 0..3 {
         let (recorder, _) = vault.record(&owner, |_| ());
         feed(&recorder, round * 15, round * 15 + 15);
@@ -82,8 +89,8 @@ fn a_restarted_recorder_goes_on_behind_what_is_there() {
 
 #[test]
 fn two_recorders_of_one_recording_number_around_each_other() {
-    let vault = Vault::start();
-    let owner = vault.owner();
+    let vault = TestVault::start();
+    let owner = vault.enrolled();
     let (a, _) = vault.record(&owner, |_| ());
     let (b, _) = vault.record(&owner, |_| ());
     feed(&a, 0, 25);
@@ -100,16 +107,16 @@ fn two_recorders_of_one_recording_number_around_each_other() {
 
 #[test]
 fn an_unknown_identity_is_refused_at_once() {
-    let vault = Vault::start();
-    let stranger = identity();
+    let vault = TestVault::start();
+    let stranger = Arc::new(Identity::generate().unwrap());
     let error = Recorder::open(vault.config(&stranger), Box::new(|_| ())).unwrap_err();
     assert!(error.to_string().contains("enroll"), "{error}");
 }
 
 #[test]
 fn a_server_that_was_away_gets_everything_in_order() {
-    let mut vault = Vault::start();
-    let owner = vault.owner();
+    let mut vault = TestVault::start();
+    let owner = vault.enrolled();
     let (recorder, events) = vault.record(&owner, |_| ());
     feed(&recorder, 0, 12);
     events.wait("a segment", |e| matches!(e, Event::Segment(_)));
@@ -128,8 +135,8 @@ fn a_server_that_was_away_gets_everything_in_order() {
 
 #[test]
 fn a_spool_survives_its_recorder_and_is_drained_by_the_next() {
-    let mut vault = Vault::start();
-    let owner = vault.owner();
+    let mut vault = TestVault::start();
+    let owner = vault.enrolled();
     let dir = tempfile::tempdir().unwrap();
     let spooled = |c: &mut gstcamvault::client::recorder::Config| {
         c.spool_dir = Some(dir.path().to_owned());
@@ -180,8 +187,8 @@ fn a_spool_survives_its_recorder_and_is_drained_by_the_next() {
 
 #[test]
 fn a_running_recorder_spools_and_drains_by_itself() {
-    let mut vault = Vault::start();
-    let owner = vault.owner();
+    let mut vault = TestVault::start();
+    let owner = vault.enrolled();
     let dir = tempfile::tempdir().unwrap();
     let (recorder, events) = vault.record(&owner, |c| {
         c.spool_dir = Some(dir.path().to_owned());
@@ -194,6 +201,9 @@ fn a_running_recorder_spools_and_drains_by_itself() {
         push(&recorder, video(n));
     }
     assert!(recorder.stats().spool_bytes > 0);
+    let mut files = walk(dir.path());
+    files.retain(|f| f.extension().is_some_and(|e| e == "spool"));
+    assert!(files.len() <= 4, "many batches lie in a file: {files:?}");
     vault.restart();
     for n in 200..250 {
         push(&recorder, video(n));
@@ -208,8 +218,8 @@ fn a_running_recorder_spools_and_drains_by_itself() {
 
 #[test]
 fn a_damaged_spool_file_is_set_aside() {
-    let mut vault = Vault::start();
-    let owner = vault.owner();
+    let mut vault = TestVault::start();
+    let owner = vault.enrolled();
     let dir = tempfile::tempdir().unwrap();
     vault.stop();
     let spooled = |c: &mut gstcamvault::client::recorder::Config| {
@@ -242,20 +252,10 @@ fn a_damaged_spool_file_is_set_aside() {
     );
 }
 
-#[test]
-fn without_room_chunks_come_back_and_drops_are_counted() {
-    let mut vault = Vault::start();
-    let owner = vault.owner();
-    let dir = tempfile::tempdir().unwrap();
-    vault.stop();
-    let (recorder, events) = vault.record(&owner, |c| {
-        c.spool_dir = Some(dir.path().to_owned());
-        c.spool_max_bytes = 20 * CHUNK as u64;
-        c.max_size_bytes = 10 * CHUNK as u64;
-    });
+/// Pushes as a camera does, which cannot wait: what was taken, and how many were not.
+fn live(recorder: &Recorder, from: u64, to: u64) -> (Vec<u64>, u64) {
     let (mut accepted, mut dropped) = (Vec::new(), 0);
-    let began = Instant::now();
-    for n in 0..60 {
+    for n in from..to {
         match recorder.push(video(n)) {
             Push::Accepted => accepted.push(n),
             Push::Full(chunk) => {
@@ -266,6 +266,22 @@ fn without_room_chunks_come_back_and_drops_are_counted() {
         }
         std::thread::sleep(Duration::from_millis(5));
     }
+    (accepted, dropped)
+}
+
+#[test]
+fn without_room_chunks_come_back_and_drops_are_counted() {
+    let mut vault = TestVault::start();
+    let owner = vault.enrolled();
+    let dir = tempfile::tempdir().unwrap();
+    vault.stop();
+    let (recorder, events) = vault.record(&owner, |c| {
+        c.spool_dir = Some(dir.path().to_owned());
+        c.spool_max_bytes = 20 * CHUNK as u64;
+        c.max_size_bytes = 10 * CHUNK as u64;
+    });
+    let began = Instant::now();
+    let (accepted, dropped) = live(&recorder, 0, 60);
     assert!(
         began.elapsed() < Duration::from_secs(10),
         "push never waits"
@@ -285,9 +301,41 @@ fn without_room_chunks_come_back_and_drops_are_counted() {
 }
 
 #[test]
+fn a_spool_that_fills_its_disk_is_drained_all_the_same() {
+    let Some(small) = small::Small::mount(1) else {
+        return;
+    };
+    let mut vault = TestVault::start();
+    let owner = vault.enrolled();
+    vault.stop();
+    let (recorder, events) = vault.record(&owner, |c| {
+        c.spool_dir = Some(small.path().to_owned());
+        c.max_size_bytes = 10 * CHUNK as u64;
+    });
+    let (accepted, dropped) = live(&recorder, 0, 120);
+    assert!(accepted.len() > 40 && dropped > 40, "{dropped} dropped");
+    events.wait(
+        "a warning",
+        |e| matches!(e, Event::Warning(w) if w.contains("No space left")),
+    );
+    // Not even room for a note of what is committed.
+    small.fill();
+    vault.restart();
+    recorder.finish().unwrap();
+    assert_eq!(recorder.stats().spool_bytes, 0);
+    drop(recorder);
+    assert_eq!(vault.play(&owner).seconds(), accepted);
+    // Nor is anything left that the next recorder would record again.
+    let (recorder, _) = vault.record(&owner, |c| c.spool_dir = Some(small.path().to_owned()));
+    recorder.finish().unwrap();
+    drop(recorder);
+    assert_eq!(vault.play(&owner).seconds(), accepted);
+}
+
+#[test]
 fn finishing_without_spool_gives_up_and_says_what_is_lost() {
-    let mut vault = Vault::start();
-    let owner = vault.owner();
+    let mut vault = TestVault::start();
+    let owner = vault.enrolled();
     vault.stop();
     let (recorder, _) = vault.record(&owner, |_| ());
     recorder.set_finish_timeout(Duration::from_secs(1));
@@ -299,8 +347,8 @@ fn finishing_without_spool_gives_up_and_says_what_is_lost() {
 
 #[test]
 fn bulk_input_waits_for_room() {
-    let vault = Vault::start();
-    let owner = vault.owner();
+    let vault = TestVault::start();
+    let owner = vault.enrolled();
     let (recorder, _) = vault.record(&owner, |c| c.max_size_bytes = 8 * CHUNK as u64);
     recorder.set_live(false);
     let never = AtomicBool::new(false);
@@ -317,8 +365,8 @@ fn bulk_input_waits_for_room() {
 
 #[test]
 fn tracks_that_are_behind_fall_into_their_segment() {
-    let vault = Vault::start();
-    let owner = vault.owner();
+    let vault = TestVault::start();
+    let owner = vault.enrolled();
     let (recorder, _) = vault.record(&owner, |_| ());
     feed(&recorder, 0, 12);
     for n in 0..12 {
@@ -334,8 +382,8 @@ fn tracks_that_are_behind_fall_into_their_segment() {
 
 #[test]
 fn loss_that_shows_late_marks_the_group_before() {
-    let vault = Vault::start();
-    let owner = vault.owner();
+    let vault = TestVault::start();
+    let owner = vault.enrolled();
     let (recorder, _) = vault.record(&owner, |_| ());
     feed(&recorder, 0, 5);
     let mut chunk = video(5);
@@ -353,8 +401,8 @@ fn loss_that_shows_late_marks_the_group_before() {
 
 #[test]
 fn a_garbage_copy_is_found_and_another_added() {
-    let vault = Vault::start();
-    let (mallory, owner) = (vault.owner(), vault.owner());
+    let vault = TestVault::start();
+    let (mallory, owner) = (vault.enrolled(), vault.enrolled());
     vault.poison(&mallory, &video(0), Poison::Blob);
     vault.poison(&mallory, &video(1), Poison::C3);
     let (recorder, _) = vault.record(&owner, |_| ());
@@ -367,8 +415,8 @@ fn a_garbage_copy_is_found_and_another_added() {
 
 #[test]
 fn the_papers_check_does_not_find_a_garbage_blob() {
-    let vault = Vault::start();
-    let (mallory, owner) = (vault.owner(), vault.owner());
+    let vault = TestVault::start();
+    let (mallory, owner) = (vault.enrolled(), vault.enrolled());
     vault.poison(&mallory, &video(1), Poison::Blob);
     let (recorder, _) = vault.record(&owner, |c| c.verify = Verify::Tag);
     push(&recorder, video(1));
@@ -378,8 +426,8 @@ fn the_papers_check_does_not_find_a_garbage_blob() {
 
 #[test]
 fn wrong_answers_are_tried_again() {
-    let vault = Vault::start();
-    let owner = vault.owner();
+    let vault = TestVault::start();
+    let owner = vault.enrolled();
     let liar = Liar::before(&vault);
     let mut config = vault.config(&owner);
     config.url.authority = liar.authority();

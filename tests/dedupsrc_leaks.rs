@@ -2,37 +2,16 @@
 //! Nothing is alive after 20 times READY→PLAYING→READY, seeks and playing to the end, by what
 //! GStreamer's own `leaks` tracer counts in a process of its own.
 
+mod common;
 #[path = "common/leaks.rs"]
 mod leaks;
 
+use common::Place;
 use gst::prelude::*;
-use gstcamvault::client::{Vault, runtime};
-use gstcamvault::identity::Identity;
-use gstcamvault::server::{Config, Server};
-use std::sync::Arc;
 use std::time::Duration;
 
 fn cycles() {
-    gst::init().unwrap();
-    gstcamvault::plugin_register_static().unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    let config = Config {
-        listen: "127.0.0.1:0".parse().unwrap(),
-        reserve: 0,
-        ..Config::new(dir.path().join("vault"))
-    };
-    let server = runtime().unwrap().block_on(Server::start(config)).unwrap();
-    let path = dir.path().join("id");
-    let identity = Identity::generate().unwrap();
-    identity.save_new(&path).unwrap();
-    let vault = Vault::connect(&server.url(), Arc::new(identity)).unwrap();
-    runtime().unwrap().block_on(vault.enroll(None)).unwrap();
-
-    let place = format!(
-        "uri=camvault://{}/yard identity={}",
-        server.address(),
-        path.display()
-    );
+    let place = Place::new();
     let to_the_end = |pipeline: &gst::Element| {
         pipeline.set_state(gst::State::Playing).unwrap();
         let types = [gst::MessageType::Eos, gst::MessageType::Error];
@@ -42,12 +21,13 @@ fn cycles() {
     };
     let recorder = gst::parse::launch(&format!(
         "videotestsrc num-buffers=90 ! video/x-raw,width=64,height=64 \
-         ! x264enc key-int-max=15 tune=zerolatency ! h264parse ! rcededuppay ! dedupsink {place}"
+         ! x264enc key-int-max=15 tune=zerolatency ! h264parse ! rcededuppay ! {}",
+        place.element("dedupsink", "yard")
     ));
     let recorder = recorder.unwrap();
     to_the_end(&recorder);
     recorder.set_state(gst::State::Null).unwrap();
-    let text = format!("dedupsrc name=source {place} queue name=queue ! fakesink");
+    let text = place.element("queue name=queue ! fakesink dedupsrc name=source", "yard");
     let player = gst::parse::launch(&text).unwrap();
     let bin = player.downcast_ref::<gst::Bin>().unwrap();
     let queue = bin.by_name("queue").unwrap().downgrade();
@@ -67,8 +47,6 @@ fn cycles() {
     }
     to_the_end(&player);
     player.set_state(gst::State::Null).unwrap();
-    drop((recorder, source, player, vault));
-    runtime().unwrap().block_on(server.shutdown());
 }
 
 #[test]

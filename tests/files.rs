@@ -6,12 +6,6 @@ mod common;
 use common::{TestVault, camvault, ffmpeg};
 use std::path::{Path, PathBuf};
 
-fn gst(description: &str) {
-    common::Pipeline::launch(description)
-        .run(std::time::Duration::from_secs(60))
-        .unwrap();
-}
-
 /// Puts every file, each for another owner, and checks that all but the first are duplicates.
 fn stored_once(files: &[PathBuf]) {
     let vault = TestVault::start();
@@ -42,195 +36,94 @@ fn stored_once(files: &[PathBuf]) {
     }
 }
 
-#[test]
-fn h264() {
+/// A moving picture.
+const SCENE: &str = "-f lavfi -i mandelbrot=size=640x360:rate=25";
+
+/// Makes a file with ffmpeg, the same stream in other containers with ffmpeg (more arguments) and
+/// with GStreamer (demuxer and parser, then muxer), and checks that all are stored once.
+fn containers(made: (&str, &str), ff: &[(&str, &str)], parse: &str, gst: &[(&str, &str)]) {
     common::init();
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
-    let made = at("made.mp4");
-    let scene = [
-        "-f",
-        "lavfi",
-        "-i",
-        "mandelbrot=size=640x360:rate=25",
-        "-t",
-        "8",
-        "-pix_fmt",
-        "yuv420p",
-    ];
-    ffmpeg(
-        &[
-            &scene[..],
-            &[
-                "-c:v", "libx264", "-g", "50", "-bf", "2", "-b:v", "1500k", "-threads", "1",
-            ],
-        ]
-        .concat(),
-        &made,
-    );
-    let from = made.display().to_string();
-    let copy = ["-i", &from, "-c", "copy"];
-    let mut files = vec![made.clone()];
-    for (name, more) in [
-        ("ff.mkv", &[][..]),
-        ("ff.ts", &[]),
-        (
-            "ff-fragments.mp4",
-            &["-movflags", "frag_keyframe+empty_moov"],
-        ),
-        ("ff.h264", &["-bsf:v", "h264_mp4toannexb"]),
-    ] {
+    let mut files = vec![at(made.0)];
+    ffmpeg(made.1, &files[0]);
+    let from = files[0].display().to_string();
+    for (name, more) in ff {
         files.push(at(name));
-        ffmpeg(&[&copy[..], more].concat(), &at(name));
+        ffmpeg(&format!("-i {from} -c copy {more}"), &at(name));
     }
-    for (name, mux) in [
-        ("gst.mp4", "h264timestamper ! mp4mux"),
-        (
-            "gst-fragments.mp4",
-            "h264timestamper ! mp4mux fragment-duration=1000",
-        ),
-        ("gst.mkv", "matroskamux"),
-        (
-            "gst.ts",
-            "video/x-h264,alignment=au,stream-format=byte-stream ! mpegtsmux",
-        ),
-    ] {
+    for (name, mux) in gst {
         files.push(at(name));
         let out = at(name).display().to_string();
-        gst(&format!(
-            "filesrc location={from} ! qtdemux ! h264parse ! {mux} ! filesink location={out}"
-        ));
+        let text = format!("filesrc location={from} ! {parse} ! {mux} ! filesink location={out}");
+        let run = common::Pipeline::launch(&text).run(std::time::Duration::from_secs(60));
+        run.unwrap();
     }
     stored_once(&files);
+}
+
+#[test]
+fn h264() {
+    let code = "-t 8 -pix_fmt yuv420p -c:v libx264 -g 50 -bf 2 -b:v 1500k -threads 1";
+    let annexb = "video/x-h264,alignment=au,stream-format=byte-stream";
+    containers(
+        ("made.mp4", &format!("{SCENE} {code}")),
+        &[
+            ("ff.mkv", ""),
+            ("ff.ts", ""),
+            ("ff-fragments.mp4", "-movflags frag_keyframe+empty_moov"),
+            ("ff.h264", "-bsf:v h264_mp4toannexb"),
+        ],
+        "qtdemux ! h264parse",
+        &[
+            ("gst.mp4", "h264timestamper ! mp4mux"),
+            (
+                "gst-fragments.mp4",
+                "h264timestamper ! mp4mux fragment-duration=1000",
+            ),
+            ("gst.mkv", "matroskamux"),
+            ("gst.ts", &format!("{annexb} ! mpegtsmux")),
+        ],
+    );
 }
 
 #[test]
 fn h265() {
-    common::init();
-    let dir = tempfile::tempdir().unwrap();
-    let at = |name: &str| dir.path().join(name);
-    let made = at("made.mp4");
-    let scene = [
-        "-f",
-        "lavfi",
-        "-i",
-        "mandelbrot=size=640x360:rate=25",
-        "-t",
-        "6",
-        "-pix_fmt",
-        "yuv420p",
-    ];
-    let code = [
-        "-c:v",
-        "libx265",
-        "-x265-params",
-        "keyint=50:bframes=0:pools=1:frame-threads=1:log-level=error",
-        "-b:v",
-        "1M",
-    ];
-    ffmpeg(&[&scene[..], &code].concat(), &made);
-    let from = made.display().to_string();
-    let copy = ["-i", &from, "-c", "copy"];
-    let mut files = vec![made.clone()];
-    for name in ["ff.mkv", "ff.ts"] {
-        files.push(at(name));
-        ffmpeg(&copy, &at(name));
-    }
-    for (name, mux) in [
-        ("gst.mkv", "matroskamux"),
-        ("gst.ts", "mpegtsmux"),
-        ("gst.mp4", "h265timestamper ! mp4mux"),
-    ] {
-        files.push(at(name));
-        let out = at(name).display().to_string();
-        let au = "h265parse ! video/x-h265,alignment=au";
-        gst(&format!(
-            "filesrc location={from} ! qtdemux ! {au} ! {mux} ! filesink location={out}"
-        ));
-    }
-    stored_once(&files);
+    let code = "-t 6 -pix_fmt yuv420p -c:v libx265 -b:v 1M \
+        -x265-params keyint=50:bframes=0:pools=1:frame-threads=1:log-level=error";
+    containers(
+        ("made.mp4", &format!("{SCENE} {code}")),
+        &[("ff.mkv", ""), ("ff.ts", "")],
+        "qtdemux ! h265parse ! video/x-h265,alignment=au",
+        &[
+            ("gst.mkv", "matroskamux"),
+            ("gst.ts", "mpegtsmux"),
+            ("gst.mp4", "h265timestamper ! mp4mux"),
+        ],
+    );
 }
 
 #[test]
 fn mjpeg() {
-    common::init();
-    let dir = tempfile::tempdir().unwrap();
-    let at = |name: &str| dir.path().join(name);
     // Long, because qtmux leaves out the last picture, and with it the last piece differs.
-    let made = at("made.mkv");
-    let scene = [
-        "-f",
-        "lavfi",
-        "-i",
-        "mandelbrot=size=640x360:rate=25",
-        "-t",
-        "16",
-        "-pix_fmt",
-        "yuvj420p",
-    ];
-    ffmpeg(
-        &[
-            &scene[..],
-            &["-c:v", "mjpeg", "-huffman", "default", "-q:v", "5"],
-        ]
-        .concat(),
-        &made,
+    let code = "-t 16 -pix_fmt yuvj420p -c:v mjpeg -huffman default -q:v 5";
+    containers(
+        ("made.mkv", &format!("{SCENE} {code}")),
+        &[("ff.mp4", ""), ("ff.avi", "")],
+        "matroskademux ! jpegparse",
+        &[("gst.mkv", "matroskamux"), ("gst.mov", "qtmux")],
     );
-    let from = made.display().to_string();
-    let files = [
-        made.clone(),
-        at("ff.mp4"),
-        at("ff.avi"),
-        at("gst.mkv"),
-        at("gst.mov"),
-    ];
-    ffmpeg(&["-i", &from, "-c", "copy"], &files[1]);
-    ffmpeg(&["-i", &from, "-c", "copy"], &files[2]);
-    for (out, mux) in [(&files[3], "matroskamux"), (&files[4], "qtmux")] {
-        let out = out.display();
-        gst(&format!(
-            "filesrc location={from} ! matroskademux ! jpegparse ! {mux} ! filesink location={out}"
-        ));
-    }
-    stored_once(&files);
 }
 
 #[test]
 fn aac() {
-    common::init();
-    let dir = tempfile::tempdir().unwrap();
-    let at = |name: &str| dir.path().join(name);
-    let made = at("made.m4a");
-    let sound = [
-        "-f",
-        "lavfi",
-        "-i",
-        "anoisesrc=d=60:c=pink",
-        "-c:a",
-        "aac",
-        "-b:a",
-        "128k",
-    ];
-    ffmpeg(&sound, &made);
-    let from = made.display().to_string();
-    let files = [
-        made.clone(),
-        at("ff.mkv"),
-        at("ff.ts"),
-        at("ff.aac"),
-        at("gst.mkv"),
-        at("gst.ts"),
-    ];
-    for out in &files[1..4] {
-        ffmpeg(&["-i", &from, "-c", "copy"], out);
-    }
-    for (out, mux) in [(&files[4], "matroskamux"), (&files[5], "mpegtsmux")] {
-        let out = out.display();
-        gst(&format!(
-            "filesrc location={from} ! qtdemux ! aacparse ! {mux} ! filesink location={out}"
-        ));
-    }
-    stored_once(&files);
+    let sound = "-f lavfi -i anoisesrc=d=60:c=pink -c:a aac -b:a 128k";
+    containers(
+        ("made.m4a", sound),
+        &[("ff.mkv", ""), ("ff.ts", ""), ("ff.aac", "")],
+        "qtdemux ! aacparse",
+        &[("gst.mkv", "matroskamux"), ("gst.ts", "mpegtsmux")],
+    );
 }
 
 /// Any file, media or not, comes back as it was.

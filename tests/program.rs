@@ -50,11 +50,10 @@ impl Place {
     /// An H.264 and AAC file with B-frames.
     fn film(&self, name: &str, source: &str) -> String {
         let out = self.at(name);
-        let mut arguments = vec!["-f", "lavfi", "-i", source];
-        arguments.extend(["-f", "lavfi", "-i", "sine=frequency=300:sample_rate=44100"]);
-        arguments.extend(["-t", "6", "-pix_fmt", "yuv420p", "-threads", "1"]);
-        arguments.extend(["-c:v", "libx264", "-g", "25", "-bf", "2", "-c:a", "aac"]);
-        ffmpeg(&arguments, Path::new(&out));
+        let sound = "-f lavfi -i sine=frequency=300:sample_rate=44100";
+        let code = "-pix_fmt yuv420p -threads 1 -c:v libx264 -g 25 -bf 2 -c:a aac";
+        let all = format!("-f lavfi -i {source} {sound} -t 6 {code}");
+        ffmpeg(&all, Path::new(&out));
         out
     }
 }
@@ -246,21 +245,17 @@ fn a_film_goes_in_and_comes_out() {
 fn containers() {
     let place = Place::new();
     let owner = place.owner("me");
-    let scene = ["-f", "lavfi", "-i", SCENE, "-t", "2", "-pix_fmt", "yuv420p"];
-    let x265 = ["-c:v", "libx265", "-x265-params", "log-level=error:pools=1"];
+    let x265 = "libx265 -x265-params log-level=error:pools=1";
     for (name, code, endings) in [
-        (
-            "h264.ts",
-            &["-c:v", "libx264"][..],
-            &["mp4", "mkv", "ts"][..],
-        ),
-        ("h265.ts", &x265, &["mp4", "mkv", "ts"]),
-        ("h265.mp4", &x265, &["ts"]),
-        ("mjpeg.mkv", &["-c:v", "mjpeg"], &["mkv"]),
-        ("vp8.webm", &["-c:v", "libvpx"], &["mkv"]),
+        ("h264.ts", "libx264", &["mp4", "mkv", "ts"][..]),
+        ("h265.ts", x265, &["mp4", "mkv", "ts"]),
+        ("h265.mp4", x265, &["ts"]),
+        ("mjpeg.mkv", "mjpeg", &["mkv"]),
+        ("vp8.webm", "libvpx", &["mkv"]),
     ] {
         let (film, url) = (place.at(name), place.url(name));
-        ffmpeg(&[&scene[..], code].concat(), Path::new(&film));
+        let scene = format!("-f lavfi -i {SCENE} -t 2 -pix_fmt yuv420p -c:v {code}");
+        ffmpeg(&scene, Path::new(&film));
         owner.done(&["put", &film, &url]);
         for ending in ["mp4", "mkv", "ts"] {
             let out = place.at(&format!("out {name}.{ending}"));

@@ -178,7 +178,7 @@ fn mjpeg() {
         codec: Codec::Mjpeg,
         ..config()
     };
-    let new = new_part(config, [receive("tcp"), receive("tcp"), receive("tcp")], 14);
+    let new = new_part(config, [receive("tcp"), receive("tcp"), receive("tcp")], 30);
     assert!(new <= 0.01, "{new}");
 }
 

@@ -5,12 +5,15 @@
 mod common;
 #[path = "common/serve.rs"]
 mod serve;
+#[path = "common/small.rs"]
+mod small;
 
 use common::*;
 use gstcamvault::identity::Identity;
 use gstcamvault::protocol::*;
 use serve::Program;
-use std::process::{Command, Stdio};
+use small::Small;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -193,34 +196,11 @@ impl RawPut {
     }
 }
 
-/// A small file system in memory, unmounted at the end.
-struct Small(tempfile::TempDir);
-
-impl Small {
-    fn mount(megabytes: u32) -> Option<Self> {
-        let dir = tempfile::tempdir().unwrap();
-        let size = format!("size={megabytes}m");
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
-            .arg(dir.path())
-            .stderr(Stdio::null())
-            .status();
-        mounted.ok()?.success().then_some(Self(dir))
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(self.0.path()).status();
-    }
-}
-
 async fn fill_and_recover(reserve: &str) {
     let Some(small) = Small::mount(48) else {
-        println!("skipped: no file system can be mounted here");
         return;
     };
-    let data = small.0.path().join("data");
+    let data = small.path().join("data");
     let program = Program::start(&data, &["--reserve", reserve]);
     let mut client = Client::new(&program.url);
     client.enroll(None).await.unwrap();
@@ -238,10 +218,7 @@ async fn fill_and_recover(reserve: &str) {
     assert_eq!(full.code, Code::Full, "{}", full.message);
     assert!(stored > 20);
     // Something else takes the very last byte.
-    let ballast = small.0.path().join("ballast");
-    let mut file = std::fs::File::create(&ballast).unwrap();
-    while std::io::Write::write_all(&mut file, &[1; 4096]).is_ok() {}
-    drop(file);
+    let ballast = small.fill();
     let health = format!("{}/healthz", program.url);
     let health = client.http.get(&health).send().await.unwrap();
     assert_eq!(health.status().as_u16(), 503);

@@ -3,6 +3,8 @@
 //! chunks and commits segments, and the reader that brings them back. Knows no GStreamer.
 
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod reader;
 pub mod recorder;
 mod spool;

@@ -3,6 +3,9 @@
 
 pub mod dedupsink;
 pub mod dedupsrc;
+pub mod dmqimdetect;
+pub mod dmqimmark;
+pub mod phashtag;
 pub mod rcededuppay;
 pub mod support;
 
@@ -13,5 +16,8 @@ pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     support::carrier::register();
     rcededuppay::register(plugin)?;
     dedupsink::register(plugin)?;
-    dedupsrc::register(plugin)
+    dedupsrc::register(plugin)?;
+    phashtag::register(plugin)?;
+    dmqimmark::register(plugin)?;
+    dmqimdetect::register(plugin)
 }

@@ -9,8 +9,10 @@
 //! | recordings | `recordings` | HMAC-SHA-256 key; one AES-256-GCM key per recording |
 //! | spool | `spool` | AES-256-GCM key of chunks that wait on the recorder's disk |
 //! | transport | `transport` | AES-256-GCM key of chunks on their way between the owner's processes |
+//! | watermark | `watermark` | key of watermarks' places, dithers and pad |
 
 use crate::mac::hmac;
+use crate::watermark;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
@@ -124,18 +126,20 @@ impl Identity {
         })
     }
 
-    /// Reads an identity file: lines that start with `#` are comments, one line is the header
-    /// followed by the secret in unpadded base64.
+    /// Reads an identity file, see [`Identity::from_text`].
     pub fn load(path: &Path) -> Result<Self, Error> {
         let at = |e| Error::File(path.display().to_string(), e);
         let text = Zeroizing::new(std::fs::read_to_string(path).map_err(at)?);
-        let secret = text
-            .lines()
-            .find_map(|line| line.trim().strip_prefix(HEADER))
-            .and_then(|b64| BASE64.decode(b64).map(Zeroizing::new).ok())
-            .and_then(|bytes| <[u8; 32]>::try_from(bytes.as_slice()).ok())
-            .ok_or_else(|| Error::Format(path.display().to_string()))?;
-        Self::from_secret(secret)
+        Self::from_text(&text).ok_or_else(|| Error::Format(path.display().to_string()))
+    }
+
+    /// The content of an identity file: lines that start with `#` are comments, one line is the
+    /// header followed by the secret in unpadded base64.
+    pub fn from_text(text: &str) -> Option<Self> {
+        let mut lines = text.lines();
+        let b64 = lines.find_map(|line| line.trim().strip_prefix(HEADER))?;
+        let bytes = Zeroizing::new(BASE64.decode(b64).ok()?);
+        Self::from_secret(bytes.as_slice().try_into().ok()?).ok()
     }
 
     /// Writes a new identity file, readable by its user alone; never overwrites one.
@@ -192,6 +196,11 @@ impl Identity {
     /// The key of this identity's spools.
     pub fn spool_key(&self) -> AeadKey {
         AeadKey::new(*self.secret.derive("spool"))
+    }
+
+    /// The key of this identity's watermarks.
+    pub fn watermark_key(&self) -> watermark::Key {
+        watermark::Key::from_bytes(*self.secret.derive("watermark"))
     }
 
     /// The key of chunks on their way between processes of this identity.

@@ -21,19 +21,28 @@ impl FromStr for Moment {
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
         let wrong = || UrlError::Moment(text.to_owned());
-        if let Ok(seconds) = text.parse::<f64>() {
-            let nanos = seconds * 1e9;
-            // Beyond 2^53 ns (104 days) a float no longer counts single nanoseconds; fine here.
-            return (0.0..9.2e18)
-                .contains(&nanos)
-                .then_some(Self::Offset(nanos as u64))
-                .ok_or_else(wrong);
+        if let Some(nanos) = seconds(text) {
+            return Ok(Self::Offset(nanos));
         }
         let utc: jiff::Timestamp = text.parse().map_err(|_| wrong())?;
         i64::try_from(utc.as_nanosecond())
             .map(Self::Utc)
             .map_err(|_| wrong())
     }
+}
+
+/// Decimal seconds as nanoseconds; what is shorter than one is cut off.
+fn seconds(text: &str) -> Option<u64> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    if !digits(whole) || !digits(part) {
+        return None;
+    }
+    let nanos: u64 = format!("{part:0<9.9}").parse().ok()?;
+    let all = whole.parse::<u64>().ok()?.checked_mul(1_000_000_000)?;
+    // Positions are signed in many places.
+    let fits = |nanos: &u64| i64::try_from(*nanos).is_ok();
+    all.checked_add(nanos).filter(fits)
 }
 
 impl fmt::Display for Moment {
@@ -108,18 +117,16 @@ impl FromStr for RecordingUrl {
             "camvaults" => true,
             _ => return Err(wrong()),
         };
-        let host = url
-            .host_str()
-            .filter(|h| !h.is_empty())
-            .ok_or_else(wrong)?
-            .to_ascii_lowercase();
-        let name = percent_encoding::percent_decode_str(url.path().trim_start_matches('/'))
+        let authority = authority(&url, url.port().unwrap_or(DEFAULT_PORT)).ok_or_else(wrong)?;
+        let name = percent_encoding::percent_decode_str(url.path())
             .decode_utf8()
-            .map_err(|_| wrong())?
-            .into_owned();
+            .map_err(|_| wrong())?;
+        let name = name.trim_start_matches('/').to_owned();
+        // As parts of a path these mean something else.
+        let dots = name.split('/').any(|part| part == "." || part == "..");
         let plain =
             url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
-        if name.is_empty() || !plain {
+        if name.is_empty() || dots || !plain {
             return Err(wrong());
         }
         let mut window = Window::default();
@@ -130,7 +137,6 @@ impl FromStr for RecordingUrl {
                 _ => return Err(UrlError::Query(key.into_owned())),
             }
         }
-        let authority = format!("{host}:{}", url.port().unwrap_or(DEFAULT_PORT));
         Ok(Self {
             tls,
             authority,
@@ -177,9 +183,16 @@ pub fn vault_base(text: &str) -> Result<String, UrlError> {
         "https" | "camvaults" => "https",
         _ => return Err(wrong()),
     };
-    let host = url.host_str().filter(|h| !h.is_empty()).ok_or_else(wrong)?;
     let port = url.port_or_known_default().unwrap_or(DEFAULT_PORT);
-    Ok(format!("{scheme}://{}:{port}", host.to_ascii_lowercase()))
+    let authority = authority(&url, port).ok_or_else(wrong)?;
+    Ok(format!("{scheme}://{authority}"))
+}
+
+/// `host:port` as HTTP has it, whose rules for hosts are stricter than those for `camvault` URLs.
+fn authority(url: &::url::Url, port: u16) -> Option<String> {
+    let host = url.host_str().filter(|h| !h.is_empty())?;
+    let http: ::url::Url = format!("http://{host}:{port}").parse().ok()?;
+    Some(format!("{}:{port}", http.host_str()?))
 }
 
 #[cfg(test)]
@@ -212,8 +225,34 @@ mod tests {
             "camvault://h/x?seek=1",
             "camvault://u@h/x",
             "camvault://h/x?from=yesterday",
+            "camvault://h/x?from=-1",
+            "camvault://h/x?from=.",
+            "camvault://h/x?from=1.0000000000e",
+            "camvault://h/x?to=9223372036.9",
+            "camvault://.1:7420/x",
+            "camvault://h/a%2F..",
         ] {
             assert!(wrong.parse::<RecordingUrl>().is_err(), "{wrong}");
+        }
+    }
+
+    /// What the fuzzer found that did not read back as it was.
+    #[test]
+    fn what_was_read_is_written_so_that_it_reads_back() {
+        for (text, written) in [
+            (
+                "camvault://h/x?to=1.000000003",
+                "camvault://h:7420/x?to=1.000000003",
+            ),
+            ("camvault://h/%2Fx", "camvault://h:7420/x"),
+            (
+                "camvault://M%C3%BCller/x",
+                "camvault://xn--mller-kva:7420/x",
+            ),
+        ] {
+            let url: RecordingUrl = text.parse().unwrap();
+            assert_eq!(url.to_string(), written);
+            assert_eq!(written.parse(), Ok(url));
         }
     }
 

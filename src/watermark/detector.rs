@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Reading a watermark from a video, frame by frame.
 
-use super::{BLOCK, Key, Layout, Registration, Search, Settings, Tally, Votes};
+use super::{BLOCK, Dither, Key, Layout, Registration, Search, Settings, Tally, Votes};
 use crate::luma::{Luma, Plane};
 
 /// Frames that are kept for a search.
 const KEPT: usize = 24;
+
+/// Blurs that [`Detector::restore`] tries, and contrasts.
+const BLURS: [f64; 7] = [0.5, 0.8, 1.1, 1.4, 1.7, 2.0, 2.4];
+const CONTRASTS: [f64; 8] = [0.5, 0.65, 0.8, 0.9, 1.1, 1.25, 1.5, 1.9];
 
 /// Frames that a search looks at.
 const SEARCHED: usize = 6;
@@ -15,6 +19,9 @@ const SURE: f64 = 5.0;
 
 /// Score above which the picture is where it is thought to be.
 const REGISTERED: f64 = 6.0;
+
+/// Mean confidence of a bit below which votes are weak. After x264 at CRF 33 it is 0.7 and more.
+const WEAK: f64 = 0.6;
 
 /// Least weight of a frame.
 const LEAST_WEIGHT: f64 = 0.02;
@@ -32,6 +39,8 @@ pub struct Detector {
     recent: Vec<f64>,
     tallies: Vec<Tally>,
     frames: u64,
+    /// Sum over frames of how near the marks were to the lattices.
+    nearness: f64,
     /// Frames for a search: every `stride`-th.
     kept: Vec<Plane>,
     stride: u64,
@@ -51,6 +60,7 @@ impl Detector {
             recent: Vec::new(),
             tallies: Vec::new(),
             frames: 0,
+            nearness: 0.0,
             kept: Vec::new(),
             stride: 1,
             seen: 0,
@@ -99,7 +109,7 @@ impl Detector {
         let read = |layout: &Layout| {
             let (mut votes, tally) = (Votes::default(), registration.tally(picture, layout));
             votes.add(layout, &tally);
-            (votes.score(), votes.strength(), tally)
+            (votes.score(), votes.strength(), votes.nearness(), tally)
         };
         let mut best = (latest, read(&self.layouts[latest]));
         let mut scores = vec![0.0; self.layouts.len()];
@@ -123,10 +133,11 @@ impl Detector {
         }
         // Frames count as much as their marks agree: after a hard compression a keyframe says more
         // than the frames behind it.
-        let (layout, (_, strength, tally)) = best;
+        let (layout, (_, strength, nearness, tally)) = best;
         let weight = strength / (f64::from(self.settings.step) / 2.0);
         self.tallies[layout].add(&tally, weight.clamp(LEAST_WEIGHT, 1.0));
         self.frames += 1;
+        self.nearness += nearness;
     }
 
     /// Starts anew with where the original is, and reads the frames that were kept.
@@ -154,6 +165,7 @@ impl Detector {
         self.registration = Some(registration);
         self.tallies = self.layouts.iter().map(Tally::new).collect();
         self.frames = 0;
+        self.nearness = 0.0;
         for kept in std::mem::take(&mut self.kept) {
             self.read(&kept.luma());
             self.kept.push(kept);
@@ -162,16 +174,85 @@ impl Detector {
 
     /// Whether the picture seems to be where it is thought to be.
     pub fn is_registered(&self) -> bool {
-        self.votes().score() >= REGISTERED
+        let score = self.votes().score();
+        let both = match self.settings.dither {
+            Dither::Keyed if self.frames > 0 => {
+                (score + self.nearness / self.frames as f64) * std::f64::consts::FRAC_1_SQRT_2
+            }
+            _ => score,
+        };
+        score.max(both) >= REGISTERED
+    }
+
+    /// Whether the votes are so weak that [`Detector::restore`] may help.
+    pub fn is_weak(&self) -> bool {
+        let confidence = self.votes().confidence();
+        confidence.iter().sum::<f64>() < WEAK * confidence.len() as f64
+    }
+
+    /// Whether frames were blurred, or their contrast changed: takes what fits the votes best, as a
+    /// search does, and reads the frames that were kept again. For frames that are registered but
+    /// speak weakly; it takes about as long as reading a hundred frames.
+    pub fn restore(&mut self) {
+        let Some(now) = self.registration else { return };
+        let score = |this: &Self, registration: &Registration| {
+            let mut tallies: Vec<Tally> = this.layouts.iter().map(Tally::new).collect();
+            for picture in this.searched() {
+                let read = this.layouts.iter().enumerate().map(|(i, layout)| {
+                    let (mut votes, tally) = (
+                        Votes::default(),
+                        registration.tally(&picture.luma(), layout),
+                    );
+                    votes.add(layout, &tally);
+                    (votes.score(), i, tally)
+                });
+                if let Some((_, i, tally)) = read.max_by(|a, b| a.0.total_cmp(&b.0)) {
+                    tallies[i].add(&tally, 1.0);
+                }
+            }
+            let mut votes = Votes::default();
+            for (layout, tally) in this.layouts.iter().zip(&tallies) {
+                votes.add(layout, tally);
+            }
+            votes.score()
+        };
+        let first = score(self, &now);
+        let mut best = (first, now);
+        for blur in BLURS {
+            let guess = Registration { blur, ..now };
+            let fits = score(self, &guess);
+            if fits > best.0 {
+                best = (fits, guess);
+            }
+        }
+        let blurred = best.1;
+        for contrast in CONTRASTS {
+            let guess = Registration {
+                contrast,
+                ..blurred
+            };
+            let fits = score(self, &guess);
+            if fits > best.0 {
+                best = (fits, guess);
+            }
+        }
+        // Chance alone makes the best of some a little better.
+        if best.0 > first + 1.5 {
+            self.register(best.1);
+        }
+    }
+
+    /// Some of the kept frames: a few confirm a guess as well as many, and sooner.
+    fn searched(&self) -> impl Iterator<Item = &Plane> {
+        let every = self.kept.len().div_ceil(SEARCHED).max(1);
+        self.kept.iter().step_by(every)
     }
 
     /// A search for where the picture really is, on what was seen so far. It takes from seconds to
     /// minutes: not for a streaming thread.
     pub fn search(&self) -> Search {
-        // A few confirm a guess as well as many, and sooner.
-        let every = self.kept.len().div_ceil(SEARCHED).max(1);
         Search {
-            frames: self.kept.iter().step_by(every).cloned().collect(),
+            frames: self.searched().cloned().collect(),
             original: self.original,
             key: self.key.clone(),
             settings: self.settings.clone(),

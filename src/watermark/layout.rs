@@ -71,6 +71,12 @@ impl Layout {
         self.marks.chunk_by(|a, b| (a.x, a.y) == (b.x, b.y))
     }
 
+    /// Columns and rows of blocks up to the last mark.
+    pub(super) fn extent(&self) -> [usize; 2] {
+        let end = |side: fn(&Mark) -> u16| self.marks.iter().map(side).max();
+        [end(|mark| mark.x), end(|mark| mark.y)].map(|last| last.map_or(0, usize::from) + 1)
+    }
+
     /// Quantiser step in units of luma coefficients.
     pub fn step(&self) -> u32 {
         self.step

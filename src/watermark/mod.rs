@@ -14,6 +14,7 @@
 
 pub mod basis;
 pub mod battery;
+mod canvas;
 pub mod code;
 mod detector;
 mod embed;

@@ -2,16 +2,20 @@
 //! Where the original picture is in the one at hand.
 
 use super::votes::tally;
-use super::{BLOCK, Layout, Tally};
+use super::{BLOCK, Class, Layout, Tally};
 use crate::luma::{Block, Luma};
 
-/// Where every pixel of the original is in the picture at hand, and whether that is a negative.
+/// Where every pixel of the original is in the picture at hand, and what was done to its brightness.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Registration {
     /// Pixel (x, y) of the original is at (m0·x + m1·y + m2, m3·x + m4·y + m5).
     pub map: [f64; 6],
     /// Black is white.
     pub negative: bool,
+    /// Contrast against the original's.
+    pub contrast: f64,
+    /// Standard deviation of the Gaussian that the original was blurred with, in its pixels.
+    pub blur: f64,
     /// Size of the original as far as it is known: it decides the automatic density of marks.
     pub size: [usize; 2],
 }
@@ -22,6 +26,8 @@ impl Registration {
         Self {
             map: [1.0, 0.0, 0.0, 0.0, 1.0, 0.0],
             negative: false,
+            contrast: 1.0,
+            blur: 0.0,
             size,
         }
     }
@@ -75,6 +81,14 @@ impl Registration {
         self
     }
 
+    /// What the coefficient of a class has to be multiplied with. A Gaussian of standard deviation σ
+    /// lowers a wave of f periods a pixel to exp(−2π²σ²f²); frequency u of a block has u/16.
+    fn gain(&self, class: Class) -> f64 {
+        let (u, v) = class.frequencies();
+        let square = (u * u + v * v) as f64 / 256.0;
+        (2.0 * (std::f64::consts::PI * self.blur).powi(2) * square).exp() / self.contrast
+    }
+
     /// Where a pixel of the original is.
     pub fn at(&self, x: f64, y: f64) -> [f64; 2] {
         let [m0, m1, m2, m3, m4, m5] = self.map;
@@ -102,12 +116,20 @@ impl Registration {
 
     /// The pixel of the original that is in the corner of the picture at hand.
     pub fn corner(&self) -> [f64; 2] {
+        self.origin_of([0.0; 2]).unwrap_or_default()
+    }
+
+    /// The pixel of the original that is here; nothing if the map is none that can be undone.
+    pub(super) fn origin_of(&self, [x, y]: [f64; 2]) -> Option<[f64; 2]> {
         let [m0, m1, m2, m3, m4, m5] = self.map;
         let determinant = m0 * m4 - m1 * m3;
-        [
-            (m1 * m5 - m4 * m2) / determinant,
-            (m3 * m2 - m0 * m5) / determinant,
-        ]
+        let (x, y) = (x - m2, y - m5);
+        (determinant != 0.0).then(|| {
+            [
+                (m4 * x - m1 * y) / determinant,
+                (m0 * y - m3 * x) / determinant,
+            ]
+        })
     }
 
     /// The votes of all marks that are inside the picture at hand. Between pixels samples are
@@ -115,9 +137,14 @@ impl Registration {
     pub fn tally(&self, picture: &Luma, layout: &Layout) -> Tally {
         match *self == Self::identity(self.size) {
             true => tally(picture, layout),
-            false => Tally::read(layout, |corner| {
-                self.block(picture, corner.map(|side| side as f64))
-            }),
+            false => {
+                let gains = std::array::from_fn(|i| {
+                    Class::new((i / BLOCK) as u8, (i % BLOCK) as u8).map_or(1.0, |c| self.gain(c))
+                });
+                Tally::read(layout, &gains, |corner| {
+                    self.block(picture, corner.map(|side| side as f64))
+                })
+            }
         }
     }
 
@@ -169,7 +196,7 @@ pub(super) fn sample(picture: &Luma, x: f64, y: f64) -> f64 {
 }
 
 /// Catmull-Rom weights of the four neighbours of a point `t` behind the second.
-fn weights(t: f64) -> [f64; 4] {
+pub(super) fn weights(t: f64) -> [f64; 4] {
     [
         ((2.0 - t) * t - 1.0) * t / 2.0,
         ((3.0 * t - 5.0) * t * t + 2.0) / 2.0,

@@ -2,25 +2,28 @@
 //! Finding where the original is in a picture that was cut, resized, mirrored, inverted or turned.
 //!
 //! Blindly: of all ways to lay the marks over the picture, the one under which the votes of each bit
-//! agree best ([`Votes::score`](super::Votes::score)). That number does not depend on the sign of any
-//! bit, so trying many ways makes no watermark more likely than another (docs/security.md, "False
-//! accusation").
+//! agree best ([`Votes::score`]) and the coefficients lie nearest to the lattices
+//! ([`Votes::nearness`]). Neither number depends on the sign of any bit, so trying many ways makes no
+//! watermark more likely than another (docs/security.md, "False accusation").
 //!
-//! A single frame decides a first guess, other frames confirm it. Shifts are tried all at once: the
-//! coefficients of 8×8 blocks at *every* pixel are computed first, and each mark then votes for a
-//! row of shifts in one run through memory.
+//! A single frame decides a first guess ([`super::canvas`] tries all shifts at once), the other
+//! frames confirm it. What is likely and cheap comes first, and all of it ends after a fixed amount
+//! of work.
 
-use super::basis::exact;
-use super::registration::sample;
-use super::{BITS, BLOCK, Key, Layout, Registration, Settings, Tally, Votes};
+use super::canvas::{Canvas, Pixels, Range};
+use super::{BLOCK, Dither, Key, Layout, Registration, Settings, Tally, Votes};
 use crate::luma::Plane;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Score of a single frame that is worth a second look.
 const WORTH_A_LOOK: f64 = 4.5;
 
-/// Combined score of all frames that settles it.
-const SETTLED: f64 = 7.5;
+/// The same where very many ways are tried.
+const WORTH_A_LOOK_OF_MANY: f64 = 5.2;
+
+/// Combined score of all frames that settles it. The best of all that a whole search tries had at
+/// most 5.5 in clips without the mark.
+const SETTLED: f64 = 6.5;
 
 /// Largest part of a side that may have been cut off.
 const CUT: f64 = 0.32;
@@ -30,6 +33,41 @@ const SCALES: std::ops::RangeInclusive<f64> = 0.48..=1.55;
 
 /// Largest rotation that is tried, in degrees.
 const ROTATION: f64 = 3.2;
+
+/// Votes of marks that a whole search may count: about a minute.
+const WORK: u64 = 100_000_000_000;
+
+/// Sizes that videos mostly have.
+const COMMON: [[usize; 2]; 28] = [
+    [1920, 1080],
+    [1280, 720],
+    [3840, 2160],
+    [2560, 1440],
+    [640, 480],
+    [640, 360],
+    [704, 576],
+    [720, 576],
+    [720, 480],
+    [768, 432],
+    [768, 576],
+    [800, 600],
+    [854, 480],
+    [960, 540],
+    [1024, 576],
+    [1024, 768],
+    [1280, 960],
+    [1280, 1024],
+    [1600, 1200],
+    [2048, 1536],
+    [2304, 1296],
+    [2592, 1944],
+    [2688, 1520],
+    [3072, 2048],
+    [352, 288],
+    [320, 240],
+    [384, 216],
+    [480, 270],
+];
 
 /// A search for the original.
 pub struct Search {
@@ -57,37 +95,71 @@ impl Search {
     pub fn run(&self, stop: &AtomicBool) -> Option<Found> {
         let first = self.frames.first()?;
         let here = [first.width(), first.height()];
+        // Those that show most first: a black frame says nothing.
+        let mut frames: Vec<(usize, &Plane)> = self
+            .frames
+            .iter()
+            .filter(|frame| [frame.width(), frame.height()] == here)
+            .map(|frame| (visible(frame), frame))
+            .filter(|(visible, _)| *visible > 0)
+            .collect();
+        frames.sort_by_key(|(visible, _)| std::cmp::Reverse(*visible));
         let mut attempt = Attempt {
             search: self,
+            keyed: self.settings.dither == Dither::Keyed,
+            frames: frames.into_iter().map(|(_, frame)| frame).collect(),
             here,
             stop,
             layouts: Vec::new(),
             best: None,
+            work: 0,
         };
-        // From cheap to dear; each ends early once something is settled.
+        if attempt.frames.is_empty() {
+            return None;
+        }
+        // From likely and cheap to dear; each ends early once something is settled.
         attempt.whole_picture();
-        attempt.shifted(1.0);
+        attempt.shifted(1.0, 0, &KINDS);
         attempt.resized();
         attempt.turned();
-        attempt.resized_and_shifted();
+        // Another frame may show the marks better, or those of another layout.
+        for frame in [1, 2] {
+            attempt.shifted(1.0, frame, &KINDS);
+        }
+        attempt.resized_and_shifted(&KINDS[..1]);
+        attempt.resized_and_shifted(&KINDS[1..]);
         attempt.best.filter(|found| found.score >= SETTLED)
     }
+}
+
+/// Pixels of a coarse grid that are far enough from black and white to carry marks.
+fn visible(frame: &Plane) -> usize {
+    let rows = frame.data().chunks_exact(frame.width().max(1)).step_by(8);
+    let pixels = rows.flat_map(|row| row.iter().step_by(8));
+    pixels.filter(|pixel| (10..=245).contains(*pixel)).count()
 }
 
 /// What one frame said under its best layout.
 struct Reading {
     score: f64,
+    nearness: f64,
     layout: usize,
     tally: Tally,
 }
 
 struct Attempt<'a> {
     search: &'a Search,
+    /// Whether dithers come from the key.
+    keyed: bool,
+    /// All of one size, the best first.
+    frames: Vec<&'a Plane>,
     here: [usize; 2],
     stop: &'a AtomicBool,
     /// All layouts of the density they were last made for, large enough for any original.
     layouts: Vec<(Vec<Layout>, f64)>,
     best: Option<Found>,
+    /// Votes counted so far, of [`WORK`].
+    work: u64,
 }
 
 /// Mirrored or not, negative or not.
@@ -95,7 +167,9 @@ const KINDS: [[bool; 2]; 4] = [[false, false], [true, false], [false, true], [tr
 
 impl Attempt<'_> {
     fn over(&self) -> bool {
-        self.stop.load(Ordering::Relaxed) || self.best.is_some_and(|found| found.score >= SETTLED)
+        self.stop.load(Ordering::Relaxed)
+            || self.work > WORK
+            || self.best.is_some_and(|found| found.score >= SETTLED)
     }
 
     /// The layouts for an original of this size.
@@ -134,42 +208,55 @@ impl Attempt<'_> {
         }
     }
 
-    /// The best layout's score in one frame, and what its marks said.
-    fn score(&self, frame: usize, registration: &Registration, layouts: usize) -> Reading {
-        let frame = self.search.frames[frame].luma();
-        let mut best = None;
-        for (i, layout) in self.layouts[layouts].0.iter().enumerate() {
-            let (mut votes, tally) = (Votes::default(), registration.tally(&frame, layout));
-            votes.add(layout, &tally);
-            let score = votes.score();
-            if best
-                .as_ref()
-                .is_none_or(|best: &Reading| score > best.score)
-            {
-                best = Some(Reading {
-                    score,
-                    layout: i,
-                    tally,
-                });
-            }
+    /// Both numbers in one, of a frame or the mean of several.
+    fn fit(&self, score: f64, nearness: f64) -> f64 {
+        match self.keyed {
+            // Where a codec left too much noise for the one, the other may do.
+            true => score.max((score + nearness) * std::f64::consts::FRAC_1_SQRT_2),
+            false => score,
         }
-        best.expect("settings have at least one layout")
+    }
+
+    /// What one frame says under the layout that fits best; nothing without layouts.
+    fn read(&self, frame: &Plane, registration: &Registration, layouts: usize) -> Option<Reading> {
+        let layouts = self.layouts[layouts].0.iter().enumerate();
+        let readings = layouts.map(|(i, layout)| {
+            let (mut votes, tally) = (Votes::default(), registration.tally(&frame.luma(), layout));
+            votes.add(layout, &tally);
+            let nearness = votes.nearness();
+            Reading {
+                score: self.fit(votes.score(), nearness),
+                nearness,
+                layout: i,
+                tally,
+            }
+        });
+        readings.max_by(|a, b| a.score.total_cmp(&b.score))
     }
 
     /// The score of all frames together. Frames of a still scene add nothing to each other: marks
-    /// are added up over frames before they are compared.
-    fn combined(&self, registration: &Registration, layouts: usize) -> f64 {
-        let layouts_here = &self.layouts[layouts].0;
-        let mut tallies: Vec<Tally> = layouts_here.iter().map(Tally::new).collect();
-        for frame in 0..self.search.frames.len() {
-            let reading = self.score(frame, registration, layouts);
+    /// are added up over frames before they are compared, and of the nearness the mean counts.
+    fn combined(&mut self, registration: &Registration, layouts: usize) -> f64 {
+        let mut tallies: Vec<Tally> = self.layouts[layouts].0.iter().map(Tally::new).collect();
+        let mut nearness = 0.0;
+        for (i, frame) in self.frames.iter().enumerate() {
+            let Some(reading) = self.read(frame, registration, layouts) else {
+                return 0.0;
+            };
+            // Nothing to expect of the rest.
+            if i == 0 && reading.score < WORTH_A_LOOK / 2.0 {
+                return reading.score;
+            }
             tallies[reading.layout].add(&reading.tally, 1.0);
+            nearness += reading.nearness;
         }
         let mut votes = Votes::default();
-        for (layout, tally) in layouts_here.iter().zip(&tallies) {
+        for (layout, tally) in self.layouts[layouts].0.iter().zip(&tallies) {
             votes.add(layout, tally);
+            // About as long as so many votes of a slide take.
+            self.work += 40 * self.frames.len() as u64 * layout.marks().len() as u64;
         }
-        votes.score()
+        self.fit(votes.score(), nearness / self.frames.len() as f64)
     }
 
     /// Takes a guess that looked good in one frame to all frames, and betters it.
@@ -180,7 +267,7 @@ impl Attempt<'_> {
             registration,
         };
         // Nothing to better where every frame but the first says no.
-        let promising = WORTH_A_LOOK.max(self.best.map_or(0.0, |best| best.score));
+        let promising = (WORTH_A_LOOK - 1.0).max(self.best.map_or(0.0, |best| best.score - 2.0));
         if found.score >= promising {
             for step in [1.0, 0.5, 0.25] {
                 while self.better(&mut found, step, layouts) && !self.stop.load(Ordering::Relaxed) {
@@ -193,22 +280,35 @@ impl Attempt<'_> {
     }
 
     /// Moves the corners of the picture by `step` pixels in every way; true if one was better.
-    fn better(&self, found: &mut Found, step: f64, layouts: usize) -> bool {
+    fn better(&mut self, found: &mut Found, step: f64, layouts: usize) -> bool {
         let [width, height] = found.registration.size.map(|side| side.max(1) as f64);
-        // A pixel of shift, and what moves the far edge by a pixel.
+        // A pixel of shift, what moves the far edges by a pixel, one and both, and a turn.
+        let (x, y) = (1.0 / width, 1.0 / height);
         let moves = [
             [0.0, 0.0, 1.0, 0.0, 0.0, 0.0],
             [0.0, 0.0, 0.0, 0.0, 0.0, 1.0],
-            [1.0 / width, 0.0, 0.0, 0.0, 0.0, 0.0],
-            [0.0, 0.0, 0.0, 0.0, 1.0 / height, 0.0],
-            [0.0, 1.0 / height, 0.0, -1.0 / height, 0.0, 0.0],
+            [x, 0.0, 0.0, 0.0, 0.0, 0.0],
+            [0.0, 0.0, 0.0, 0.0, y, 0.0],
+            [x, 0.0, 0.0, 0.0, x, 0.0],
+            [0.0, y, 0.0, -y, 0.0, 0.0],
         ];
+        // The point that stays where it is: the middle of the picture.
+        let middle = self.here.map(|side| side as f64 / 2.0);
         let mut improved = false;
         for direction in moves {
             for sign in [step, -step] {
                 let mut registration = found.registration;
+                let before = registration.origin_of(middle);
                 for (value, change) in registration.map.iter_mut().zip(direction) {
                     *value += sign * change;
+                }
+                if direction[2] == 0.0
+                    && direction[5] == 0.0
+                    && let Some([x, y]) = before
+                {
+                    let [to_x, to_y] = registration.at(x, y);
+                    registration.map[2] += middle[0] - to_x;
+                    registration.map[5] += middle[1] - to_y;
                 }
                 let score = self.combined(&registration, layouts);
                 if score > found.score * 1.001 {
@@ -235,34 +335,56 @@ impl Attempt<'_> {
         }
     }
 
-    /// Nothing cut off, another size.
+    /// Nothing cut off, another size: first the sizes that videos mostly have, then all.
     fn resized(&mut self) {
         if self.search.original.is_some() {
             return;
         }
-        let [width, height] = self.here.map(|side| side as f64);
-        let widths = (width / SCALES.end()).ceil() as usize..=(width / SCALES.start()) as usize;
-        for kind in KINDS {
-            let mut guesses = Vec::new();
-            for width_before in widths.clone().step_by((width / 768.0).ceil() as usize) {
-                if self.over() {
-                    return;
-                }
-                let height_before = (height * width_before as f64 / width).round() as usize;
-                let size = [width_before, height_before];
-                let layouts = self.layouts(size);
-                let guess = self.kind(Registration::scaled(self.here, size), kind);
-                guesses.push((self.score(0, &guess, layouts).score, guess));
+        let here = self.here.map(|side| side as f64);
+        let common = COMMON
+            .into_iter()
+            .filter(|size| (0..2).all(|i| SCALES.contains(&(here[i] / size[i] as f64))))
+            .collect();
+        self.of_sizes(common);
+        // A step moves the far edge by no more than a pixel of 768.
+        let widths = (here[0] / SCALES.end()).ceil() as usize..=(here[0] / SCALES.start()) as usize;
+        let sizes = widths
+            .step_by((here[0] / 768.0).ceil().max(1.0) as usize)
+            .map(|width| {
+                let height = (here[1] * width as f64 / here[0]).round() as usize;
+                [width, height]
+            })
+            .collect();
+        self.of_sizes(sizes);
+    }
+
+    fn of_sizes(&mut self, sizes: Vec<[usize; 2]>) {
+        let mut guesses = Vec::new();
+        for size in sizes {
+            if self.over() {
+                return;
             }
-            self.consider_best(guesses);
+            let layouts = self.layouts(size);
+            for mirrored in [false, true] {
+                let guess = self.kind(Registration::scaled(self.here, size), [mirrored, false]);
+                let pixels = Pixels::new(self.frames[0], &guess);
+                self.work += 5 * (pixels.width * pixels.height) as u64;
+                for layout in &self.layouts[layouts].0 {
+                    let [positive, negative] = pixels.score(layout, self.keyed);
+                    guesses.push((positive, guess));
+                    guesses.push((negative, guess.inverted()));
+                }
+            }
         }
+        self.consider_best(guesses, WORTH_A_LOOK);
     }
 
     /// Considers the few most promising.
-    fn consider_best(&mut self, mut guesses: Vec<(f64, Registration)>) {
-        guesses.retain(|(score, _)| *score >= WORTH_A_LOOK);
+    fn consider_best(&mut self, mut guesses: Vec<(f64, Registration)>, least: f64) {
+        guesses.retain(|(score, _)| *score >= least);
         guesses.sort_by(|a, b| b.0.total_cmp(&a.0));
-        for (_, guess) in guesses.into_iter().take(12) {
+        let few = if least > WORTH_A_LOOK { 3 } else { 12 };
+        for (_, guess) in guesses.into_iter().take(few) {
             if self.over() {
                 return;
             }
@@ -271,14 +393,26 @@ impl Attempt<'_> {
     }
 
     /// Cut off at any side, `scale` times as large as the original.
-    fn shifted(&mut self, scale: f64) {
+    fn shifted(&mut self, scale: f64, frame: usize, kinds: &[[bool; 2]]) {
+        let Some(&frame) = self.frames.get(frame) else {
+            return;
+        };
+        let filled = self.here.map(|side| side as f64 / scale);
+        let range = [0, 1].map(|axis| match self.search.original {
+            Some(original) => original[axis] as f64 - filled[axis],
+            None => filled[axis] * CUT / (1.0 - CUT),
+        });
+        // More than the original was cannot be left.
+        if range.iter().any(|&most| most < -2.0) {
+            return;
+        }
+        let range = range.map(|most| (0, most.max(0.0).ceil() as i32 + 1));
         // The size decides nothing but the density where the original's is not known.
         let sizes = match self.search.original {
             Some(size) => vec![size],
-            None => vec![
-                self.here,
-                self.here.map(|side| (side as f64 / (1.0 - CUT)) as usize),
-            ],
+            None => [1.0, 1.0 - CUT]
+                .map(|part| filled.map(|side| (side / part) as usize))
+                .to_vec(),
         };
         let mut done = Vec::new();
         for size in sizes {
@@ -287,37 +421,29 @@ impl Attempt<'_> {
                 continue;
             }
             done.push(layouts);
-            for kind in KINDS {
+            let least = if scale == 1.0 {
+                WORTH_A_LOOK
+            } else {
+                WORTH_A_LOOK_OF_MANY
+            };
+            for &kind in kinds {
                 if self.over() {
                     return;
                 }
+                let middle = (scale - 1.0) / 2.0;
                 let base = Registration {
-                    map: [
-                        scale,
-                        0.0,
-                        (scale - 1.0) / 2.0,
-                        0.0,
-                        scale,
-                        (scale - 1.0) / 2.0,
-                    ],
+                    map: [scale, 0.0, middle, 0.0, scale, middle],
                     ..Registration::identity(size)
                 };
-                let base = self.kind(base, kind);
-                let most = self.here.map(|side| side as f64 / scale);
-                let range = [0, 1].map(|axis| match self.search.original {
-                    Some(original) => original[axis] as f64 - most[axis],
-                    None => most[axis] * CUT / (1.0 - CUT),
-                });
-                let range = range.map(|most| (0, most.max(0.0).ceil() as i32 + 1));
-                let guesses = self.slide(base, range, layouts);
-                self.consider_best(guesses);
+                let guesses = self.slide(frame, self.kind(base, kind), range, layouts, least);
+                self.consider_best(guesses, least);
             }
         }
     }
 
-    fn resized_and_shifted(&mut self) {
-        // A step moves the far edge of 512 pixels by two: the middle still fits. From no change on
-        // outwards, larger first: what was cut is often brought back to its size.
+    fn resized_and_shifted(&mut self, kinds: &[[bool; 2]]) {
+        // A step moves the edges of 512 pixels by one. From no change on outwards, larger first:
+        // what was cut is often brought back to its size.
         let steps = 1.004f64;
         let count = (-SCALES.start().ln() / steps.ln()) as i32;
         for step in (1..=count).flat_map(|step| [step, -step]) {
@@ -326,7 +452,7 @@ impl Attempt<'_> {
                 return;
             }
             if SCALES.contains(&scale) {
-                self.shifted(scale);
+                self.shifted(scale, 0, kinds);
             }
         }
     }
@@ -342,169 +468,33 @@ impl Attempt<'_> {
             }
             let base = Registration::scaled(self.here, size);
             let base = base.rotated(self.here, f64::from(step) * 0.15);
-            let guesses = self.slide(base, [(-12, 12); 2], layouts);
-            self.consider_best(guesses);
+            let guesses = self.slide(self.frames[0], base, [(-12, 12); 2], layouts, WORTH_A_LOOK);
+            self.consider_best(guesses, WORTH_A_LOOK);
         }
     }
 
     /// Scores of every shift of `base` by whole pixels of the original within `range` (x and y), in
-    /// the first frame; the best few of each row of shifts.
+    /// one frame.
     fn slide(
-        &self,
+        &mut self,
+        frame: &Plane,
         base: Registration,
-        range: [(i32, i32); 2],
+        range: Range,
         layouts: usize,
+        least: f64,
     ) -> Vec<(f64, Registration)> {
-        let canvas = Canvas::new(&self.search.frames[0], &base, &self.search.settings);
+        let settings = &self.search.settings;
+        let pixels = Pixels::new(frame, &base);
+        let canvas = Canvas::new(&pixels, &settings.classes, settings.step);
+        self.work += 20 * (pixels.width * pixels.height) as u64;
+        let kind = [base.negative, self.keyed];
         let mut guesses = Vec::new();
         for layout in &self.layouts[layouts].0 {
-            canvas.slide(layout, range, self.stop, |score, x, y| {
-                if score >= WORTH_A_LOOK {
-                    guesses.push((score, base.cut(f64::from(x), f64::from(y))));
-                }
+            self.work += canvas.cost(layout, range);
+            canvas.slide(layout, kind, range, least, self.stop, |score, x, y| {
+                guesses.push((score, base.cut(f64::from(x), f64::from(y))));
             });
         }
         guesses
     }
-}
-
-/// The coefficients of the 8×8 block at every pixel of a frame that was laid out like the original.
-struct Canvas {
-    width: usize,
-    height: usize,
-    /// By class index; empty where no mark has it.
-    maps: Vec<Vec<f32>>,
-}
-
-impl Canvas {
-    fn new(frame: &Plane, base: &Registration, settings: &Settings) -> Self {
-        // As much of the original's scale as the frame fills.
-        let [across, down] = base.scale();
-        let width = (frame.width() as f64 / across) as usize;
-        let height = (frame.height() as f64 / down) as usize;
-        let luma = frame.luma();
-        let sign = if base.negative { -1.0 } else { 1.0 };
-        // Where the frame is in the original does not matter yet: its own corner is the origin,
-        // unless it is mirrored or turned about its middle, which the map says.
-        let pixels: Vec<f32> = (0..width * height)
-            .map(|i| {
-                let [x, y] = base.at((i % width) as f64, (i / width) as f64);
-                (sign * sample(&luma, x, y)) as f32
-            })
-            .collect();
-        let mut maps = vec![Vec::new(); 64];
-        let (wide, high) = (
-            (width + 1).saturating_sub(BLOCK),
-            (height + 1).saturating_sub(BLOCK),
-        );
-        for class in &settings.classes {
-            // The basis is a product: its first row and column, scaled, are the factors.
-            let (row, column) = factors(exact(*class));
-            let mut across = vec![0.0f32; wide * height];
-            for y in 0..height {
-                let from = &pixels[y * width..(y + 1) * width];
-                let to = &mut across[y * wide..(y + 1) * wide];
-                for (k, weight) in row.iter().enumerate() {
-                    for (to, from) in to.iter_mut().zip(&from[k..]) {
-                        *to += weight * from;
-                    }
-                }
-            }
-            let mut map = vec![0.0f32; wide * high];
-            for y in 0..high {
-                let to = &mut map[y * wide..(y + 1) * wide];
-                for (k, weight) in column.iter().enumerate() {
-                    let from = &across[(y + k) * wide..(y + k + 1) * wide];
-                    for (to, from) in to.iter_mut().zip(from) {
-                        *to += weight * from;
-                    }
-                }
-            }
-            maps[class.index()] = map;
-        }
-        Self {
-            width: wide,
-            height: high,
-            maps,
-        }
-    }
-
-    /// Calls `each` with the score and the shift (x, y), so that what the canvas has at (0, 0) is at
-    /// (x, y) in the original.
-    fn slide(
-        &self,
-        layout: &Layout,
-        [(left, right), (top, bottom)]: [(i32, i32); 2],
-        stop: &AtomicBool,
-        mut each: impl FnMut(f64, i32, i32),
-    ) {
-        const ROUND: f32 = 12_582_912.0; // 1.5·2^23: adding and taking it off rounds to an integer
-        let count = (right - left + 1) as usize;
-        let (step, half) = (layout.step() as f32, layout.step() as f32 / 2.0);
-        let mut sums = vec![0.0f32; BITS * count];
-        let mut squares = vec![0.0f32; count];
-        let mut marks_at = vec![0.0f32; count];
-        for shift_y in top..=bottom {
-            if stop.load(Ordering::Relaxed) {
-                return;
-            }
-            sums.fill(0.0);
-            squares.fill(0.0);
-            marks_at.fill(0.0);
-            for mark in layout.marks() {
-                let y = i32::from(mark.y) * BLOCK as i32 - shift_y;
-                let map = &self.maps[mark.class.index()];
-                if y < 0 || y >= self.height as i32 || map.is_empty() {
-                    continue;
-                }
-                // Shift x reads column mark − x: the shifts that stay inside, and their columns.
-                let column = i32::from(mark.x) * BLOCK as i32;
-                let first = left.max(column - self.width as i32 + 1);
-                let last = right.min(column);
-                if first > last {
-                    continue;
-                }
-                let from = y as usize * self.width + (column - last) as usize;
-                let values = &map[from..from + (last - first + 1) as usize];
-                // Shifts are kept from right to left, as the columns run.
-                let at = (right - last) as usize;
-                let range = at..at + values.len();
-                let bit = usize::from(mark.bit) * count;
-                let sums = &mut sums[bit + at..bit + at + values.len()];
-                let squares = &mut squares[range.clone()];
-                let marks_at = &mut marks_at[range];
-                let offset = f32::from(mark.dither) / 16.0;
-                for (((value, sum), square), marks) in
-                    values.iter().zip(sums).zip(squares).zip(marks_at)
-                {
-                    let phase = (value - offset) / step;
-                    let nearest = (phase + ROUND) - ROUND;
-                    let u = 2.0 * (phase - nearest).abs() * step - half;
-                    *sum += u;
-                    *square += u * u;
-                    *marks += 1.0;
-                }
-            }
-            for at in 0..count {
-                // Fewer marks than bits say nothing.
-                if marks_at[at] < BITS as f32 {
-                    continue;
-                }
-                let energy: f32 = (0..BITS).map(|bit| sums[bit * count + at].powi(2)).sum();
-                // As in Votes::score, with the same share of the squares for each bit.
-                let deviation = squares[at] * (2.0 / BITS as f32).sqrt();
-                let score = (energy - squares[at]) / deviation;
-                each(f64::from(score), right - at as i32, shift_y);
-            }
-        }
-    }
-}
-
-/// The horizontal and vertical factor of a basis picture.
-fn factors(basis: &[f64; 64]) -> ([f32; 8], [f32; 8]) {
-    // The corner is nowhere zero: a_k(0) = s_k·cos(kπ/16).
-    let corner = basis[0];
-    let row = std::array::from_fn(|x| basis[x] as f32);
-    let column = std::array::from_fn(|y| (basis[8 * y] / corner) as f32);
-    (row, column)
 }

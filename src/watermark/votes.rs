@@ -31,9 +31,10 @@ impl Tally {
     }
 
     /// One frame's votes. `block` gives the block whose upper left pixel it is told, or nothing if
-    /// the picture does not show it.
+    /// the picture does not show it; `gains` what the coefficient of each class is multiplied with.
     pub(super) fn read(
         layout: &Layout,
+        gains: &[f64; 64],
         mut block: impl FnMut([usize; 2]) -> Option<Block<f64>>,
     ) -> Self {
         let mut votes = Vec::with_capacity(layout.marks().len());
@@ -41,7 +42,8 @@ impl Tally {
             let block = block([marks[0].x, marks[0].y].map(|side| usize::from(side) * BLOCK));
             votes.extend(marks.iter().map(|mark| match &block {
                 Some(block) if could_carry(block, mark, layout.step()) => {
-                    lattice_vote(coefficient(block, mark), mark, layout.step()) as f32
+                    let y = gains[mark.class.index()] * coefficient(block, mark);
+                    lattice_vote(y, mark, layout.step()) as f32
                 }
                 _ => 0.0,
             }));
@@ -139,6 +141,23 @@ impl Votes {
         }
     }
 
+    /// How near all marks are to either of their lattices, in standard deviations of chance: Σ u² of
+    /// one frame's marks against what it would be if every coefficient less its dither lay anywhere
+    /// in the step. With a dither from the key that is so wherever the marks are not, whatever the
+    /// picture; with a fixed one it is not, and the number means nothing. It knows nothing of signs
+    /// either, and nothing that [`Votes::score`] knows: together they find marks that are too few
+    /// for one of them.
+    pub fn nearness(&self) -> f64 {
+        let marks: f64 = self.marks.iter().sum();
+        let most: f64 = self.most.iter().sum();
+        if marks == 0.0 || most == 0.0 {
+            return 0.0;
+        }
+        // u is even between -most/marks and most/marks: u² has mean 1/3 and variance 4/45.
+        let squares = self.squares.iter().sum::<f64>() / (most / marks).powi(2);
+        (squares - marks / 3.0) / (marks * 4.0 / 45.0).sqrt()
+    }
+
     /// How strongly the marks speak: the mean of u in the direction of its bit, in units of luma,
     /// estimated without knowing the bits.
     pub(super) fn strength(&self) -> f64 {
@@ -175,7 +194,7 @@ pub fn read(picture: &Luma, layout: &Layout) -> Votes {
 
 /// The same by marks.
 pub(super) fn tally(picture: &Luma, layout: &Layout) -> Tally {
-    Tally::read(layout, |[x, y]| {
+    Tally::read(layout, &[1.0; 64], |[x, y]| {
         let inside = x + BLOCK <= picture.width() && y + BLOCK <= picture.height();
         inside.then(|| picture.block(x, y).map(f64::from))
     })
@@ -183,7 +202,7 @@ pub(super) fn tally(picture: &Luma, layout: &Layout) -> Tally {
 
 /// A mark's coefficient of its block.
 #[inline]
-fn coefficient(block: &Block<f64>, mark: &Mark) -> f64 {
+pub(super) fn coefficient(block: &Block<f64>, mark: &Mark) -> f64 {
     let products = block.iter().zip(exact(mark.class));
     products.map(|(sample, basis)| sample * basis).sum()
 }

@@ -4,6 +4,7 @@
 
 pub mod serve;
 
+use gst::glib;
 use gst::prelude::*;
 use gstcamvault::client::Vault;
 use gstcamvault::identity::Identity;
@@ -14,29 +15,30 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Once};
 use std::time::{Duration, Instant};
 
-/// GStreamer with the elements of this build.
+/// GStreamer with the elements of this build; its warnings end the test.
 pub fn init() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         gst::init().unwrap();
+        glib::log_set_always_fatal(
+            glib::LogLevels::LEVEL_CRITICAL | glib::LogLevels::LEVEL_WARNING,
+        );
         gstcamvault::plugin_register_static().unwrap();
     });
 }
 
-/// A vault on 127.0.0.1 with its data in a folder that goes with it.
+/// A vault on 127.0.0.1 with its data in a folder that goes with it. It can be stopped and started
+/// again with the same data on the same port.
 pub struct TestVault {
     pub dir: tempfile::TempDir,
-    pub server: Option<Server>,
-    pub runtime: tokio::runtime::Runtime,
     pub url: String,
+    config: Config,
+    server: Option<Server>,
+    runtime: tokio::runtime::Runtime,
 }
 
 impl TestVault {
     pub fn start() -> Self {
-        Self::start_with(|_| ())
-    }
-
-    pub fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -45,47 +47,113 @@ impl TestVault {
             .unwrap();
         let mut config = Config::new(dir.path().join("vault"));
         config.listen = ([127, 0, 0, 1], 0).into();
-        change(&mut config);
-        let server = runtime.block_on(Server::start(config)).unwrap();
+        config.reserve = 0;
+        config.drain = Duration::from_millis(200);
+        let server = runtime.block_on(Server::start(config.clone())).unwrap();
+        config.listen = server.address();
         Self {
             url: server.url(),
             dir,
+            config,
             server: Some(server),
             runtime,
         }
     }
 
-    /// A new identity's file, enrolled.
+    pub fn stop(&mut self) {
+        if let Some(server) = self.server.take() {
+            self.block(server.shutdown());
+        }
+    }
+
+    pub fn restart(&mut self) {
+        let until = Instant::now() + Duration::from_secs(10);
+        self.server = loop {
+            match self.block(Server::start(self.config.clone())) {
+                Ok(server) => break Some(server),
+                Err(e) if Instant::now() > until => panic!("{e}"),
+                Err(_) => std::thread::sleep(Duration::from_millis(100)),
+            }
+        };
+    }
+
+    pub fn block<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
+    }
+
+    pub fn connect(&self, identity: &Arc<Identity>) -> Vault {
+        Vault::connect(&self.url, identity.clone()).unwrap()
+    }
+
+    /// A new identity, enrolled.
+    pub fn enrolled(&self) -> Arc<Identity> {
+        let identity = Arc::new(Identity::generate().unwrap());
+        self.block(self.connect(&identity).enroll(None)).unwrap();
+        identity
+    }
+
+    /// … and its file.
     pub fn owner(&self, name: &str) -> PathBuf {
         let path = self.dir.path().join(name);
-        let identity = Identity::generate().unwrap();
-        identity.save_new(&path).unwrap();
-        self.runtime
-            .block_on(
-                Vault::connect(&self.url, Arc::new(identity))
-                    .unwrap()
-                    .enroll(None),
-            )
-            .unwrap();
+        self.enrolled().save_new(&path).unwrap();
         path
+    }
+
+    /// `HOST:PORT`.
+    pub fn authority(&self) -> String {
+        self.config.listen.to_string()
     }
 
     /// URL of a recording.
     pub fn recording(&self, name: &str) -> String {
-        format!("{}/{name}", self.url.replacen("http", "camvault", 1))
+        format!("camvault://{}/{name}", self.authority())
     }
 
     pub fn stats(&self) -> Stats {
-        let vault = Vault::connect(&self.url, Arc::new(Identity::generate().unwrap())).unwrap();
-        self.runtime.block_on(vault.stats()).unwrap()
+        let nobody = Arc::new(Identity::generate().unwrap());
+        self.block(self.connect(&nobody).stats()).unwrap()
     }
 }
 
 impl Drop for TestVault {
     fn drop(&mut self) {
-        if let Some(server) = self.server.take() {
-            self.runtime.block_on(server.shutdown());
-        }
+        self.stop();
+    }
+}
+
+/// A vault and an identity's file that is enrolled there.
+pub struct Place {
+    pub vault: TestVault,
+    pub identity: PathBuf,
+}
+
+impl Place {
+    pub fn new() -> Self {
+        init();
+        let vault = TestVault::start();
+        let identity = vault.owner("owner");
+        Self { vault, identity }
+    }
+
+    /// A vault that nobody can reach.
+    pub fn away() -> Self {
+        let mut place = Self::new();
+        place.vault.stop();
+        place
+    }
+
+    /// An element with its recording and identity, for a pipeline's description.
+    pub fn element(&self, element: &str, recording: &str) -> String {
+        let (uri, identity) = (self.vault.recording(recording), self.identity.display());
+        format!("{element} uri={uri} identity={identity}")
+    }
+
+    /// Segments of the identity's recordings.
+    pub fn segments(&self) -> u64 {
+        let identity = Arc::new(Identity::load(&self.identity).unwrap());
+        let vault = self.vault.connect(&identity);
+        let list = self.vault.block(vault.recordings()).unwrap();
+        list.recordings.iter().map(|entry| entry.segments).sum()
     }
 }
 
@@ -103,7 +171,11 @@ impl Pipeline {
         init();
         let element =
             gst::parse::launch(description).unwrap_or_else(|e| panic!("{description}: {e}"));
-        Self(element.downcast().unwrap())
+        Self(element.downcast().unwrap_or_else(|element| {
+            let pipeline = gst::Pipeline::new();
+            pipeline.add(&element).unwrap();
+            pipeline
+        }))
     }
 
     pub fn play(&self) -> &Self {
@@ -119,9 +191,14 @@ impl Pipeline {
 
     /// Waits for EOS and returns what was on the bus before it; an error is the `Err`.
     pub fn wait(&self, timeout: Duration) -> Result<Vec<gst::Message>, String> {
+        let mut messages = Vec::new();
+        self.end(timeout, &mut messages).map(|()| messages)
+    }
+
+    /// … appends it to `messages`, also before an error.
+    pub fn end(&self, timeout: Duration, messages: &mut Vec<gst::Message>) -> Result<(), String> {
         let bus = self.0.bus().unwrap();
         let end = Instant::now() + timeout;
-        let mut messages = Vec::new();
         while let Some(left) = end.checked_duration_since(Instant::now()) {
             let Some(message) =
                 bus.timed_pop(gst::ClockTime::from_nseconds(left.as_nanos() as u64))
@@ -129,7 +206,7 @@ impl Pipeline {
                 break;
             };
             match message.view() {
-                gst::MessageView::Eos(_) => return Ok(messages),
+                gst::MessageView::Eos(_) => return Ok(()),
                 gst::MessageView::Error(e) => {
                     return Err(format!("{} ({:?})", e.error(), e.debug()));
                 }
@@ -219,15 +296,15 @@ pub fn blobs(data: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Makes a file with ffmpeg.
-pub fn ffmpeg(arguments: &[&str], out: &Path) {
+/// Makes a file with ffmpeg; spaces part its arguments.
+pub fn ffmpeg(arguments: &str, out: &Path) {
     let status = std::process::Command::new("ffmpeg")
         .args(["-loglevel", "error", "-y"])
-        .args(arguments)
+        .args(arguments.split_whitespace())
         .arg(out)
         .status()
         .expect("ffmpeg is installed by tests/run.sh");
-    assert!(status.success(), "ffmpeg {arguments:?}");
+    assert!(status.success(), "ffmpeg {arguments}");
 }
 
 /// The program of this build; its output as JSON.

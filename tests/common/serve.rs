@@ -11,6 +11,7 @@ pub struct Program {
     pub url: String,
     data: PathBuf,
     arguments: Vec<String>,
+    variables: Vec<(String, String)>,
 }
 
 impl Program {
@@ -20,11 +21,23 @@ impl Program {
     }
 
     pub fn listen(address: &str, data: &Path, arguments: &[&str]) -> Self {
+        Self::listen_with(address, data, arguments, &[])
+    }
+
+    /// … with variables in its environment.
+    pub fn listen_with(
+        address: &str,
+        data: &Path,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_camvault"))
             .args(["serve", "--listen", address, "--data"])
             .arg(data)
             .args(["--grace", "1", "--collect-every", "1"])
             .args(arguments)
+            .env_remove("CAMVAULT_CA_FILE")
+            .envs(variables.iter().copied())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -37,6 +50,10 @@ impl Program {
             child,
             data: data.to_owned(),
             arguments: arguments.iter().map(|&a| a.to_owned()).collect(),
+            variables: variables
+                .iter()
+                .map(|&(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
         }
     }
 
@@ -63,7 +80,12 @@ impl Program {
     /// With the same data at the same address, after it ended.
     pub fn again(&mut self) {
         let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
-        *self = Self::listen(self.authority(), &self.data, &arguments);
+        let variables: Vec<(&str, &str)> = self
+            .variables
+            .iter()
+            .map(|(n, v)| (n.as_str(), v.as_str()))
+            .collect();
+        *self = Self::listen_with(self.authority(), &self.data, &arguments, &variables);
     }
 }
 

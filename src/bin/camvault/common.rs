@@ -14,7 +14,7 @@ Exit codes:
   0  done
   1  failed
   2  wrong usage
-  3  stored data is missing or does not verify
+  3  stored data is missing or does not verify; a watermark was not found
   4  the vault cannot be reached
   5  the vault refused (not enrolled, quota, full, wrong token)
   6  there is no such recording";

@@ -20,16 +20,6 @@ pub struct Args {
     identity: IdentityArg,
 }
 
-/// The muxer for a file name.
-fn muxer(out: &Path) -> Option<&'static str> {
-    match out.extension()?.to_str()?.to_ascii_lowercase().as_str() {
-        "mp4" | "m4v" | "mov" => Some("mp4mux"),
-        "mkv" => Some("matroskamux"),
-        "ts" => Some("mpegtsmux"),
-        _ => None,
-    }
-}
-
 /// What stands between a stream and a muxer: a parser, and where units carry no decoding time, an
 /// element that works it out. The parser does not hear from behind that element what the muxer
 /// takes, so the form is named. None: the stream goes in as it was recorded.
@@ -75,37 +65,22 @@ pub fn run(args: &Args, json: bool) -> Result<ExitCode, Failure> {
     let bytes = tracks
         .iter()
         .all(|t| t.starts_with("application/octet-stream"));
-    let muxer = muxer(&args.out);
+    let muxer = media::muxer(&args.out);
     if !bytes && muxer.is_none() {
         return Err(Failure::usage(
             "the recording is media: give the file the ending .mp4, .mkv or .ts",
         ));
     }
     drop(reader);
-    let part = part_name(&args.out);
-    let written = download(args, muxer.filter(|_| !bytes), &part, json);
-    if written.is_err() {
-        let _ = std::fs::remove_file(&part);
-    }
-    written?;
-    let at = |e: std::io::Error| Failure::new(format!("{}: {e}", args.out.display()));
-    std::fs::File::open(&part)
-        .and_then(|f| f.sync_all())
-        .map_err(at)?;
-    std::fs::rename(&part, &args.out).map_err(at)?;
-    let size = std::fs::metadata(&args.out).map_err(at)?.len();
+    let size = media::write_whole(&args.out, |part| {
+        download(args, muxer.filter(|_| !bytes), part, json)
+    })?;
     let object =
         serde_json::json!({ "recording": args.url.to_string(), "file": args.out, "bytes": size });
     print(json, object, || {
         format!("{}: {}", args.out.display(), common::bytes(size))
     });
     Ok(ExitCode::SUCCESS)
-}
-
-fn part_name(out: &Path) -> PathBuf {
-    let mut name = out.file_name().unwrap_or_default().to_owned();
-    name.push(".part");
-    out.with_file_name(name)
 }
 
 fn download(args: &Args, muxer: Option<&str>, part: &Path, json: bool) -> Result<(), Failure> {

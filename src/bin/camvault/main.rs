@@ -2,12 +2,16 @@
 //! The program: a vault's server, and everything an owner does that is not a pipeline.
 
 mod common;
+mod detect;
 mod enroll;
 mod forget;
 mod get;
 mod keygen;
 mod ls;
+mod mark;
 mod media;
+mod phash;
+mod pictures;
 mod put;
 mod scrub;
 mod serve;
@@ -42,6 +46,9 @@ enum Command {
     Share(share::Args),
     Stats(stats::Args),
     Scrub(scrub::Args),
+    Mark(mark::Args),
+    Detect(detect::Args),
+    Phash(phash::Args),
 }
 
 fn main() -> ExitCode {
@@ -58,6 +65,9 @@ fn main() -> ExitCode {
         Command::Share(args) => share::run(&args, json),
         Command::Stats(args) => stats::run(&args, json),
         Command::Scrub(args) => scrub::run(&args, json),
+        Command::Mark(args) => mark::run(&args, json),
+        Command::Detect(args) => detect::run(&args, json),
+        Command::Phash(args) => phash::run(&args, json),
     };
     match done {
         Ok(code) => code,

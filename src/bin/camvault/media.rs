@@ -39,6 +39,66 @@ pub fn source(file: &Path) -> Result<gst::Element, Failure> {
     Ok(source)
 }
 
+/// The muxer for a file name.
+pub fn muxer(out: &Path) -> Option<&'static str> {
+    match out.extension()?.to_str()?.to_ascii_lowercase().as_str() {
+        "mp4" | "m4v" | "mov" => Some("mp4mux"),
+        "mkv" => Some("matroskamux"),
+        "ts" => Some("mpegtsmux"),
+        _ => None,
+    }
+}
+
+/// Writes a file that appears when it is complete: `write` gets the name to write to. Returns its
+/// size.
+pub fn write_whole(
+    out: &Path,
+    write: impl FnOnce(&Path) -> Result<(), Failure>,
+) -> Result<u64, Failure> {
+    let mut name = out.file_name().unwrap_or_default().to_owned();
+    name.push(".part");
+    let part = out.with_file_name(name);
+    let written = write(&part);
+    if written.is_err() {
+        let _ = std::fs::remove_file(&part);
+    }
+    written?;
+    let at = |e: std::io::Error| Failure::new(format!("{}: {e}", out.display()));
+    std::fs::File::open(&part)
+        .and_then(|f| f.sync_all())
+        .map_err(at)?;
+    std::fs::rename(&part, out).map_err(at)?;
+    Ok(std::fs::metadata(out).map_err(at)?.len())
+}
+
+/// A pipeline that decodes the first video stream of a file, or a picture, into `elements`.
+pub fn decoded(file: &Path, elements: &[&gst::Element]) -> Result<Running, Failure> {
+    std::fs::File::open(file).map_err(|e| Failure::new(format!("{}: {e}", file.display())))?;
+    let pipeline = Running(gst::Pipeline::new());
+    let (source, decode, convert) = (source(file)?, make("decodebin")?, make("videoconvert")?);
+    // Only pictures are decoded.
+    decode.connect("autoplug-continue", false, |values| {
+        let caps = values.get(2).and_then(|v| v.get::<gst::Caps>().ok());
+        let name = caps.as_ref().and_then(|c| c.structure(0)).map(|s| s.name());
+        let sound = name.is_some_and(|n| n.starts_with("audio/") || n.starts_with("text/"));
+        Some((!sound).to_value())
+    });
+    pipeline.0.add_many([&source, &decode, &convert])?;
+    pipeline.0.add_many(elements)?;
+    source.link(&decode)?;
+    gst::Element::link_many(std::iter::once(&&convert).chain(elements).copied())?;
+    let input = static_pad(&convert, "sink")?.downgrade();
+    decode.connect_pad_added(move |_, pad| {
+        let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
+        let video = caps.structure(0).is_some_and(|s| s.name() == "video/x-raw");
+        if let Some(input) = input.upgrade().filter(|i| video && !i.is_linked()) {
+            // The pipeline says that nothing took the stream, if so.
+            let _ = pad.link(&input);
+        }
+    });
+    Ok(pipeline)
+}
+
 /// Whether GStreamer knows how to take the file apart.
 pub fn is_media(file: &Path) -> Result<bool, Failure> {
     let pipeline = Running(gst::Pipeline::new());
@@ -73,6 +133,21 @@ impl Drop for Running {
 }
 
 impl Running {
+    /// [`Running::to_end`] of [`decoded`]; `at` is an element that knows how far it is.
+    pub fn decode_all(
+        &self,
+        bar: &ProgressBar,
+        at: &gst::Element,
+        each: impl FnMut(&gst::Message) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let position = || {
+            // A picture has neither.
+            bar.set_length(at.query_duration::<gst::ClockTime>()?.nseconds());
+            at.query_position::<gst::ClockTime>().map(|p| p.nseconds())
+        };
+        self.to_end(bar, position, each)
+    }
+
     /// Plays to the end. `position` says how far it is, for the bar; `each` sees every message.
     pub fn to_end(
         &self,

@@ -279,6 +279,29 @@ fn share_sealer(entry: &RecordingEntry, shared: &SharedKey) -> Sealer {
     }
 }
 
+/// For fuzzing: does with a segment all that playing does before anything is fetched.
+#[cfg(fuzzing)]
+pub fn plan_all(manifest: Manifest) {
+    let manifest = Arc::new(manifest);
+    let plans = (0..manifest.tracks.len()).map(|index| plan::TrackPlan::new(0, &manifest, index));
+    let Ok(mut plans) = plans.collect::<Result<Vec<_>, _>>() else {
+        return;
+    };
+    for plan in &mut plans {
+        for unit in plan.wanted.clone() {
+            let time = plan.shown(unit).unwrap_or_default();
+            let entries = (plan.entry_before(time), plan.entry_after(time));
+            assert!(entries.0.is_none_or(|entry| plan.entry(entry)));
+            plan.place(unit).timestamp(time);
+            plan.unit(unit, Vec::new());
+        }
+        plan.stop_at(0);
+        plan.wanted = 0..plan.infos.len();
+    }
+    let order = plan::interleave(&plans);
+    plan::chunks_for(&plans, &order);
+}
+
 /// What these locks guard is replaced whole, so a panic elsewhere leaves it usable.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

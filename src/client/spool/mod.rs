@@ -5,14 +5,16 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | `NNNNNNNNNNNNNNNNNNNN.spool` | a batch of chunks with all that is known of them, in order |
+//! | `NNNNNNNNNNNNNNNNNNNN.spool` | batches of chunks with all that is known of them, in order: for each its length (4, big-endian), and the batch |
 //! | `journal` | the segment that was being committed from here, and what is committed of files that are still needed |
 //! | `*.bad` | a file that could not be read, kept for inspection |
 //! | `lock` | empty |
 //!
-//! Files are sealed with the identity's spool key (context `camvault spool v1` ‖ recording id ‖
-//! number; the journal has the number 2^64 - 1), written aside, synced and renamed. A file goes
-//! when every chunk of it is in a committed segment. Whether the commit under way at a crash
+//! Batches and the journal are sealed with the identity's spool key (context `camvault spool v1` ‖
+//! recording id ‖ number of the file ‖ of the batch in it, 4 bytes; the journal is number 2^64 - 1
+//! and ends there). A file is written aside, synced and renamed; the process that made it appends
+//! further batches, each synced before it counts, up to 4 MiB and until it is read. What a crash
+//! leaves of a batch is cut off. A file goes when every chunk of it is in a committed segment. Whether the commit under way at a crash
 //! reached the vault is found out by its manifest's hash, so nothing is lost or recorded twice.
 
 mod record;
@@ -49,6 +51,8 @@ pub(crate) struct Spool {
     /// Files from here on have not been read.
     cursor: u64,
     next: u64,
+    /// The file that may grow: the last that was appended here.
+    tail: Option<u64>,
     journal: Journal,
     /// Held as long as this lives.
     _lock: File,
@@ -58,6 +62,8 @@ struct SpoolFile {
     bytes: u64,
     /// Number of chunks, once known.
     items: Option<u32>,
+    /// Number of batches, in a file of this process.
+    batches: u32,
     done: BTreeSet<u32>,
 }
 
@@ -114,6 +120,7 @@ impl Spool {
             files: BTreeMap::new(),
             cursor: 0,
             next: 0,
+            tail: None,
             journal: Journal::default(),
             _lock: lock,
             dir: dir.clone(),
@@ -133,6 +140,7 @@ impl Spool {
             let file = SpoolFile {
                 bytes: entry.metadata().map_err(at(&path))?.len(),
                 items: None,
+                batches: 0,
                 done: BTreeSet::new(),
             };
             spool.bytes += file.bytes;
@@ -150,7 +158,7 @@ impl Spool {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(e) => return Err(self.error(&path, e)),
         };
-        let clear = self.key.open(&self.context(JOURNAL), &sealed).ok();
+        let clear = self.key.open(&self.context(JOURNAL, None), &sealed).ok();
         let journal = clear.and_then(|clear| decode::<Journal>(&clear).ok());
         let Some(journal) = journal else {
             return Ok(vec![self.set_aside(&path)]);
@@ -195,13 +203,67 @@ impl Spool {
             let mut batch: Vec<_> = items.iter_mut().collect();
             batch.truncate(batch_len(&batch));
             let count = batch.len();
-            match self.write_batch(self.next, &mut batch) {
+            let written = match self.growing(&batch) {
+                Some(number) => self.extend(number, &mut batch),
+                None => self.write_batch(self.next, &mut batch).inspect(|done| {
+                    if *done {
+                        self.tail = Some(self.next);
+                        self.next += 1;
+                    }
+                }),
+            };
+            match written {
                 Ok(true) => drop(items.drain(..count)),
                 full => return full.err(),
             }
-            self.next += 1;
         }
         None
+    }
+
+    /// The file to which a batch can be appended: the last one, not read yet, with room.
+    fn growing(&self, batch: &[&mut Item]) -> Option<u64> {
+        let number = self
+            .tail
+            .filter(|n| *n >= self.cursor && n + 1 == self.next)?;
+        let more: u64 = batch.iter().map(|item| item.bytes()).sum();
+        (self.files.get(&number)?.bytes + more <= FILE_BYTES).then_some(number)
+    }
+
+    /// Appends a batch to a file: all of it, or nothing (`false`: no room).
+    fn extend(&mut self, number: u64, items: &mut [&mut Item]) -> Result<bool, Error> {
+        let Some((batches, first, end)) = self
+            .files
+            .get(&number)
+            .and_then(|file| Some((file.batches, file.items?, file.bytes)))
+        else {
+            return Ok(false);
+        };
+        let sealed = self.seal_batch(number, batches, items)?;
+        let bytes = sealed.len() as u64;
+        if self.bytes.saturating_add(bytes) > self.max_bytes {
+            return Ok(false);
+        }
+        let path = self.path(number);
+        let write = || {
+            let mut file = File::options().append(true).open(&path)?;
+            let written = file.write_all(&sealed).and_then(|()| file.sync_all());
+            written.inspect_err(|_| drop(file.set_len(end)))
+        };
+        if let Err(e) = write() {
+            // Nothing may come behind half a batch, should that stay.
+            self.tail = None;
+            return Err(self.error(&path, e));
+        }
+        for (index, item) in (first..).zip(items.iter_mut()) {
+            item.spooled = Some((number, index));
+        }
+        if let Some(file) = self.files.get_mut(&number) {
+            file.bytes += bytes;
+            file.batches += 1;
+            file.items = Some(first + items.len() as u32);
+        }
+        self.bytes += bytes;
+        Ok(true)
     }
 
     /// Writes those chunks of an ordered list that are not here yet, each before the ones behind
@@ -267,8 +329,7 @@ impl Spool {
     }
 
     fn write_batch(&mut self, number: u64, items: &mut [&mut Item]) -> Result<bool, Error> {
-        let clear = Zeroizing::new(record::write(items)?);
-        let sealed = self.seal(number, &clear)?;
+        let sealed = self.seal_batch(number, 0, items)?;
         let bytes = sealed.len() as u64;
         if self.bytes.saturating_add(bytes) > self.max_bytes {
             return Ok(false);
@@ -280,6 +341,7 @@ impl Spool {
         let file = SpoolFile {
             bytes,
             items: Some(items.len() as u32),
+            batches: 1,
             done: BTreeSet::new(),
         };
         self.files.insert(number, file);
@@ -288,7 +350,7 @@ impl Spool {
     }
 
     fn remove(&mut self, number: u64) {
-        let path = self.dir.join(format!("{number:020}.spool"));
+        let path = self.path(number);
         let gone = match fs::remove_file(&path) {
             Ok(()) => true,
             Err(e) => e.kind() == io::ErrorKind::NotFound,
@@ -305,17 +367,19 @@ impl Spool {
             return Ok(None);
         };
         self.cursor = number + 1;
-        let path = self.dir.join(format!("{number:020}.spool"));
-        let items = fs::read(&path)
-            .ok()
-            .and_then(|sealed| self.key.open(&self.context(number), &sealed).ok())
-            .and_then(|clear| record::read(&clear));
-        let (Some(mut items), Some(file)) = (items, self.files.get_mut(&number)) else {
+        let path = self.path(number);
+        let content = fs::read(&path).unwrap_or_default();
+        let (items, whole) = self.read_batches(number, &content);
+        if whole > 0 && whole < content.len() {
+            return Err(self.cut(number, &content, whole));
+        }
+        let Some(file) = self.files.get_mut(&number).filter(|_| whole > 0) else {
             if let Some(file) = self.files.remove(&number) {
                 self.bytes -= file.bytes;
             }
             return Err(self.set_aside(&path));
         };
+        let mut items = items;
         file.items = Some(items.len() as u32);
         for (index, item) in (0..).zip(items.iter_mut()) {
             item.spooled = Some((number, index));
@@ -324,6 +388,54 @@ impl Spool {
         items.retain(|item| item.spooled.is_none_or(|(_, index)| !done.contains(&index)));
         self.sweep();
         Ok(Some(items))
+    }
+
+    /// The chunks of a file's whole batches, and where these end.
+    fn read_batches(&self, number: u64, content: &[u8]) -> (Vec<Item>, usize) {
+        let mut items = Vec::new();
+        let mut rest = content;
+        for batch in 0.. {
+            let next = rest.split_first_chunk::<4>().and_then(|(len, rest)| {
+                let (sealed, rest) = rest.split_at_checked(u32::from_be_bytes(*len) as usize)?;
+                let context = self.context(number, Some(batch));
+                let clear = self.key.open(&context, sealed).ok()?;
+                Some((record::read(&clear)?, rest))
+            });
+            let Some((read, after)) = next else { break };
+            items.extend(read);
+            rest = after;
+        }
+        (items, content.len() - rest.len())
+    }
+
+    /// Cuts off what is behind a file's whole batches and sets that aside; the rest is read next.
+    /// Tells the story.
+    fn cut(&mut self, number: u64, content: &[u8], end: usize) -> String {
+        let path = self.path(number);
+        let opened = File::options().write(true).open(&path);
+        let cut = opened.and_then(|file| file.set_len(end as u64).and_then(|()| file.sync_all()));
+        let off = (content.len() - end) as u64;
+        if cut.is_err() {
+            if let Some(file) = self.files.remove(&number) {
+                self.bytes -= file.bytes;
+            }
+            return self.set_aside(&path);
+        }
+        self.cursor = number;
+        self.tail = None;
+        if let Some(file) = self.files.get_mut(&number) {
+            let off = off.min(file.bytes);
+            file.bytes -= off;
+            self.bytes -= off;
+        }
+        let path = path.display();
+        let kept = match fs::write(format!("{path}.bad"), &content[end..]) {
+            Ok(()) => format!("set aside as {path}.bad"),
+            Err(e) => format!("setting them aside: {e}"),
+        };
+        format!(
+            "spool file {path} is damaged: its last {off} bytes are skipped, as after a crash; {kept}"
+        )
     }
 
     /// Reads again from the first file on.
@@ -363,10 +475,11 @@ impl Spool {
         let kept = files.flat_map(|(number, f)| f.done.iter().map(|index| (*number, *index)));
         self.journal.done = kept.collect();
         // First the note, then the deletion: a crash between them leaves a file that is known to
-        // be done with.
-        self.write_journal()?;
+        // be done with. On a full disk the other way round: what goes makes room for the note, and
+        // until that is written the one before it leads to the same end.
+        let noted = self.write_journal();
         self.sweep();
-        Ok(())
+        noted.or_else(|_| self.write_journal())
     }
 
     /// Deletes files of which everything is committed.
@@ -378,21 +491,40 @@ impl Spool {
     }
 
     fn write_journal(&self) -> Result<(), Error> {
-        let sealed = self.seal(JOURNAL, &encode(&self.journal))?;
+        let sealed = self.seal(JOURNAL, None, &encode(&self.journal))?;
         self.write("journal", &sealed)
     }
 
-    fn context(&self, number: u64) -> Vec<u8> {
+    fn path(&self, number: u64) -> PathBuf {
+        self.dir.join(format!("{number:020}.spool"))
+    }
+
+    fn context(&self, number: u64, batch: Option<u32>) -> Vec<u8> {
         let mut context = b"camvault spool v1".to_vec();
         context.extend_from_slice(&self.id);
         context.extend(number.to_be_bytes());
+        context.extend(batch.into_iter().flat_map(u32::to_be_bytes));
         context
     }
 
-    fn seal(&self, number: u64, clear: &[u8]) -> Result<Vec<u8>, Error> {
+    fn seal(&self, number: u64, batch: Option<u32>, clear: &[u8]) -> Result<Vec<u8>, Error> {
         self.key
-            .seal(&self.context(number), clear)
+            .seal(&self.context(number, batch), clear)
             .map_err(|_| crate::identity::Error::Random.into())
+    }
+
+    /// A batch with its length in front.
+    fn seal_batch(
+        &self,
+        number: u64,
+        batch: u32,
+        items: &mut [&mut Item],
+    ) -> Result<Vec<u8>, Error> {
+        let clear = Zeroizing::new(record::write(items)?);
+        let sealed = self.seal(number, Some(batch), &clear)?;
+        let long = |_| self.error(&self.path(number), io::ErrorKind::FileTooLarge.into());
+        let len = u32::try_from(sealed.len()).map_err(long)?;
+        Ok([len.to_be_bytes().as_slice(), &sealed].concat())
     }
 
     /// Writes a file so that it is there whole or not at all.
@@ -440,6 +572,18 @@ fn batch_len(items: &[&mut Item]) -> usize {
         bytes <= FILE_BYTES
     };
     items.iter().take_while(fits).count().max(1)
+}
+
+/// For fuzzing: reads the content of a file and writes it again.
+#[cfg(fuzzing)]
+pub fn rewrite(clear: &[u8]) -> Option<Vec<u8>> {
+    let mut items = record::read(clear)?;
+    let mut items: Vec<_> = items.iter_mut().collect();
+    items.iter().for_each(|item| {
+        let _ = (item.balance(), item.is_stored(), item.manifest_envelope());
+    });
+    batch_len(&items);
+    record::write(&mut items).ok()
 }
 
 #[cfg(test)]

@@ -450,7 +450,10 @@ impl DedupSink {
     }
 
     fn start(&self) -> Result<(), gst::ErrorMessage> {
-        let config = lock(&self.settings).config()?;
+        let (config, eos_timeout) = {
+            let settings = lock(&self.settings);
+            (settings.config()?, settings.eos_timeout())
+        };
         let transport = config.identity.transport_key();
         let name = config.url.to_string();
         let weak = self.obj().downgrade();
@@ -461,6 +464,7 @@ impl DedupSink {
         };
         let recorder =
             Recorder::open(config, Box::new(on_event)).map_err(|e| settings::error_message(&e))?;
+        recorder.set_finish_timeout(eos_timeout);
         let mut state = lock(&self.state);
         for track in state.tracks.values_mut() {
             *track = Track::default();

@@ -3,19 +3,21 @@
 
 use super::Verify;
 use crate::client;
-use crate::client::recorder::{Config, Stats};
+use crate::client::recorder::{Config, DEFAULT_FINISH_TIMEOUT, Stats};
 use crate::elements::support::files;
 use crate::protocol::{RecordingUrl, Window};
 use gst::glib;
 use gst::prelude::*;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
+use std::time::Duration;
 
 const DEFAULT_VERIFY: Verify = Verify::Deep;
 const DEFAULT_SPOOL_MAX_BYTES: u64 = 1 << 30;
 const DEFAULT_MAX_SIZE_BYTES: u64 = 32 << 20;
 const DEFAULT_MAX_SIZE_TIME: u64 = 0;
 const DEFAULT_SEGMENT_DURATION: u64 = 60_000_000_000;
+const DEFAULT_EOS_TIMEOUT: u64 = DEFAULT_FINISH_TIMEOUT.as_nanos() as u64;
 
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
@@ -27,6 +29,7 @@ pub(super) struct Settings {
     max_size_bytes: u64,
     max_size_time: u64,
     segment_duration: u64,
+    eos_timeout: u64,
 }
 
 impl Default for Settings {
@@ -40,6 +43,7 @@ impl Default for Settings {
             max_size_bytes: DEFAULT_MAX_SIZE_BYTES,
             max_size_time: DEFAULT_MAX_SIZE_TIME,
             segment_duration: DEFAULT_SEGMENT_DURATION,
+            eos_timeout: DEFAULT_EOS_TIMEOUT,
         }
     }
 }
@@ -74,6 +78,11 @@ impl Settings {
         })
     }
 
+    /// How long the end of the stream waits for a vault that cannot be reached.
+    pub fn eos_timeout(&self) -> Duration {
+        Duration::from_nanos(self.eos_timeout)
+    }
+
     /// Sets a property; `false` if there is none of that name. GObject has checked types and ranges.
     pub fn set(&mut self, name: &str, value: &glib::Value) -> bool {
         let text = || value.get::<Option<String>>().ok().flatten();
@@ -89,6 +98,7 @@ impl Settings {
             "max-size-bytes" => self.max_size_bytes = number(),
             "max-size-time" => self.max_size_time = number(),
             "segment-duration" => self.segment_duration = number(),
+            "eos-timeout" => self.eos_timeout = number(),
             _ => return false,
         }
         true
@@ -108,6 +118,7 @@ impl Settings {
             "max-size-bytes" => self.max_size_bytes.to_value(),
             "max-size-time" => self.max_size_time.to_value(),
             "segment-duration" => self.segment_duration.to_value(),
+            "eos-timeout" => self.eos_timeout.to_value(),
             _ => return None,
         })
     }
@@ -173,6 +184,12 @@ pub(super) fn properties() -> &'static [glib::ParamSpec] {
                     .blurb("Time after which what was recorded is committed, in nanoseconds; what is not committed yet is lost with the process")
                     .minimum(1)
                     .default_value(DEFAULT_SEGMENT_DURATION)
+                    .mutable_ready()
+                    .build(),
+                glib::ParamSpecUInt64::builder("eos-timeout")
+                    .nick("End-of-stream timeout")
+                    .blurb("How long the end of the stream, without spool-dir, waits for a vault that cannot be reached before it becomes an error, in nanoseconds (0 = not at all)")
+                    .default_value(DEFAULT_EOS_TIMEOUT)
                     .mutable_ready()
                     .build(),
                 glib::ParamSpecBoxed::builder::<gst::Structure>("stats")

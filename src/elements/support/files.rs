@@ -3,6 +3,7 @@
 
 use crate::identity::Identity;
 use crate::rce::DomainSecret;
+use crate::watermark;
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -40,28 +41,59 @@ pub fn identity(property: Option<&str>) -> Result<Arc<Identity>, gst::ErrorMessa
         .map_err(|e| gst::error_msg!(gst::ResourceError::OpenRead, ("{e}")))
 }
 
-/// Loads a domain secret: 32 bytes as they are, in hexadecimal or in base64.
-pub fn domain_secret(path: &Path) -> Result<DomainSecret, gst::ErrorMessage> {
-    let bytes = std::fs::read(path).map(Zeroizing::new).map_err(|e| {
-        gst::error_msg!(
-            gst::ResourceError::OpenRead,
-            ("domain-secret-file {}: {e}", path.display())
-        )
-    })?;
-    parse_secret(&bytes).ok_or_else(|| {
-        gst::error_msg!(
-            gst::ResourceError::Read,
-            (
-                "domain-secret-file {}: expected 32 bytes, raw, in hexadecimal or in base64",
-                path.display()
-            )
-        )
-    })
+/// A file that should hold a secret and does not.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// It cannot be read.
+    #[error("{0}: {1}")]
+    Read(String, std::io::Error),
+    /// It holds something else.
+    #[error("{0}: expected 32 bytes, raw, in hexadecimal or in base64{1}")]
+    Form(String, &'static str),
 }
 
-fn parse_secret(bytes: &[u8]) -> Option<DomainSecret> {
+impl From<SecretError> for gst::ErrorMessage {
+    fn from(error: SecretError) -> Self {
+        match &error {
+            SecretError::Read(..) => gst::error_msg!(gst::ResourceError::OpenRead, ("{error}")),
+            SecretError::Form(..) => gst::error_msg!(gst::ResourceError::Read, ("{error}")),
+        }
+    }
+}
+
+/// Loads a domain secret: 32 bytes as they are, in hexadecimal or in base64.
+pub fn domain_secret(path: &Path) -> Result<DomainSecret, gst::ErrorMessage> {
+    let secret = secret("domain-secret-file", path, "")?;
+    Ok(DomainSecret::from_bytes(*secret))
+}
+
+/// Loads the key of watermarks: 32 bytes as they are, in hexadecimal or in base64, or an identity,
+/// which has one.
+pub fn watermark_key(path: &Path) -> Result<watermark::Key, SecretError> {
+    const MORE: &str = ", or an identity that `camvault keygen --out FILE` made";
+    match Identity::load(path) {
+        Ok(identity) => Ok(identity.watermark_key()),
+        Err(_) => secret("key-file", path, MORE).map(|key| watermark::Key::from_bytes(*key)),
+    }
+}
+
+/// 32 bytes from the file that `property` names; `more` says what else it may be.
+fn secret(
+    property: &str,
+    path: &Path,
+    more: &'static str,
+) -> Result<Zeroizing<[u8; 32]>, SecretError> {
+    let name = format!("{property} {}", path.display());
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => Zeroizing::new(bytes),
+        Err(e) => return Err(SecretError::Read(name, e)),
+    };
+    parse_secret(&bytes).ok_or(SecretError::Form(name, more))
+}
+
+fn parse_secret(bytes: &[u8]) -> Option<Zeroizing<[u8; 32]>> {
     if let Ok(raw) = <[u8; 32]>::try_from(bytes) {
-        return Some(DomainSecret::from_bytes(raw));
+        return Some(Zeroizing::new(raw));
     }
     let text = std::str::from_utf8(bytes).ok()?.trim();
     if text.len() > MAX_SECRET_FILE {
@@ -75,26 +107,28 @@ fn parse_secret(bytes: &[u8]) -> Option<DomainSecret> {
     });
     <[u8; 32]>::try_from(decoded.as_slice())
         .ok()
-        .map(DomainSecret::from_bytes)
+        .map(Zeroizing::new)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rce::ChunkId;
 
     #[test]
     fn secrets_in_every_form_are_the_same() {
         let raw: [u8; 32] = std::array::from_fn(|i| i as u8);
         let hex: String = raw.iter().map(|b| format!("{b:02x}")).collect();
         let base64 = BASE64.encode(raw);
-        let tag = |bytes: &[u8]| *ChunkId::of(b"x", parse_secret(bytes).as_ref()).tag();
         for form in [
             format!("{hex}\n"),
             format!(" {base64}\n"),
             base64.replace('=', ""),
         ] {
-            assert_eq!(tag(form.as_bytes()), tag(&raw), "{form}");
+            assert_eq!(
+                parse_secret(form.as_bytes()).as_deref(),
+                Some(&raw),
+                "{form}"
+            );
         }
         for wrong in [
             "",

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod files;
 pub mod media;
 pub mod video;
+pub mod watermark;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -33,6 +33,20 @@ pub fn caps() -> gst::Caps {
         .build()
 }
 
+/// An always sink and an always source pad with [`caps`].
+pub fn pad_templates() -> Vec<gst::PadTemplate> {
+    let caps = caps();
+    let pads = [
+        ("sink", gst::PadDirection::Sink),
+        ("src", gst::PadDirection::Src),
+    ];
+    pads.into_iter()
+        .filter_map(|(name, direction)| {
+            gst::PadTemplate::new(name, direction, gst::PadPresence::Always, &caps).ok()
+        })
+        .collect()
+}
+
 /// Where the luma of frames like `info` is; `None` for other formats.
 fn shape(info: &VideoInfo) -> Option<Shape> {
     let samples = match info.format() {

@@ -141,7 +141,7 @@ proptest! {
 
 #[test]
 fn a_battery_on_a_frame() {
-    let (width, height) = (320, 240);
+    let (width, height) = (480, 360);
     let data = textured(width, height);
     let luma = Luma::new(&data, Shape::plane(width, height)).unwrap();
     let key = Key::from_bytes([3; 32]);

@@ -220,7 +220,7 @@ fn pictures_without_the_mark_are_coins() {
 /// The best of many registrations by [`Votes::score`], of a picture without a mark.
 #[test]
 fn choosing_by_score_accuses_nobody() {
-    let mut random = Seeded::new(5);
+    let mut random = Seeded::new(15);
     let pictures: Vec<_> = (0..4).map(picture).collect();
     let mut histogram = Histogram::new();
     for trial in 0..400 {
@@ -239,10 +239,13 @@ fn choosing_by_score_accuses_nobody() {
         let word = Code::Concatenated16.register(77, key.pad()).unwrap();
         let evidence = Evidence::new(best.sums(), word, Compared::with(1));
         assert!(!evidence.accepted());
-        histogram.0[evidence.errors as usize] += 1;
+        // A bit without a vote counts as wrong: not chance, but on the safe side.
+        if best.sums().iter().all(|&sum| sum != 0.0) {
+            histogram.0[evidence.errors as usize] += 1;
+        }
     }
     println!("χ² {:.1} σ", histogram.deviation());
-    assert!(histogram.deviation().abs() < 4.0);
+    assert!(histogram.deviation().abs() < 4.0 && histogram.0.iter().sum::<u32>() > 250);
 }
 
 /// The nearest of all words is near by chance; that it is one of so many is taken into account.

@@ -1,23 +1,20 @@
 // SPDX-License-Identifier: MPL-2.0
-//! A server in this process, chunks to record, and a player for what was recorded.
-#![allow(dead_code)]
+//! Chunks to record, events of recorders, and a player for what was recorded.
 
+use crate::common::TestVault;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use gstcamvault::client::recorder::{Config, Event, Push, Recorder, SegmentReport, StreamChunk};
-use gstcamvault::client::{self, Vault as Connection};
 use gstcamvault::identity::Identity;
 use gstcamvault::manifest::{Chunk, Framing, Head, Sealer, Summary, TimeSegment, UnitInfo};
 use gstcamvault::ownership::Wrapped;
 use gstcamvault::protocol::{
-    ChunkRef, Found, GetBlob, Receipts, RecordingUrl, Registration, Wanted, decode, encode,
+    ChunkRef, Found, GetBlob, Receipts, Registration, Wanted, decode, encode,
 };
 use gstcamvault::rce::{self, ChunkId, Key, Record};
-use gstcamvault::server::{self, Server};
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -25,70 +22,10 @@ use std::time::{Duration, Instant};
 pub const CHUNK: usize = 20_000;
 const SECOND: u64 = 1_000_000_000;
 
-pub fn identity() -> Arc<Identity> {
-    Arc::new(Identity::generate().unwrap())
-}
-
-fn block<T>(work: impl Future<Output = T>) -> T {
-    client::runtime().unwrap().block_on(work)
-}
-
-/// A server that can be stopped and started again with the same data on the same port.
-pub struct Vault {
-    dir: tempfile::TempDir,
-    config: server::Config,
-    server: Option<Server>,
-    address: std::net::SocketAddr,
-}
-
-impl Vault {
-    pub fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let mut config = server::Config::new(dir.path().join("data"));
-        config.listen = ([127, 0, 0, 1], 0).into();
-        config.reserve = 0;
-        config.drain = Duration::from_millis(200);
-        let server = block(Server::start(config.clone())).unwrap();
-        let address = server.address();
-        config.listen = address;
-        Self {
-            dir,
-            config,
-            server: Some(server),
-            address,
-        }
-    }
-
-    pub fn stop(&mut self) {
-        block(self.server.take().unwrap().shutdown());
-    }
-
-    pub fn restart(&mut self) {
-        let until = Instant::now() + Duration::from_secs(10);
-        self.server = loop {
-            match block(Server::start(self.config.clone())) {
-                Ok(server) => break Some(server),
-                Err(e) if Instant::now() > until => panic!("{e}"),
-                Err(_) => std::thread::sleep(Duration::from_millis(100)),
-            }
-        };
-    }
-
-    pub fn connect(&self, identity: &Arc<Identity>) -> Connection {
-        Connection::connect(&format!("http://{}", self.address), identity.clone()).unwrap()
-    }
-
-    pub fn owner(&self) -> Arc<Identity> {
-        let identity = identity();
-        block(self.connect(&identity).enroll(None)).unwrap();
-        identity
-    }
-
+impl TestVault {
     pub fn config(&self, identity: &Arc<Identity>) -> Config {
         Config {
-            url: format!("camvault://{}/yard", self.address)
-                .parse::<RecordingUrl>()
-                .unwrap(),
+            url: self.recording("yard").parse().unwrap(),
             identity: identity.clone(),
             verify: Default::default(),
             spool_dir: None,
@@ -111,7 +48,7 @@ impl Vault {
 
     /// Fetches, decrypts and checks the whole recording.
     pub fn play(&self, identity: &Arc<Identity>) -> Played {
-        block(self.fetch(identity))
+        self.block(self.fetch(identity))
     }
 
     async fn fetch(&self, identity: &Arc<Identity>) -> Played {
@@ -190,7 +127,7 @@ impl Vault {
             }
             Poison::C3 => record.c3 = [7; 32],
         }
-        block(async {
+        self.block(async {
             let wanted = Wanted {
                 tag: (*chunk.id.tag()).into(),
                 len: c1.len() as u32,
@@ -210,14 +147,6 @@ impl Vault {
             };
             vault.register(vec![registration]).await.unwrap();
         });
-    }
-}
-
-impl Drop for Vault {
-    fn drop(&mut self) {
-        if let Some(server) = self.server.take() {
-            block(server.shutdown());
-        }
     }
 }
 
@@ -380,31 +309,21 @@ pub fn audio(n: u64) -> StreamChunk {
     }
 }
 
-pub fn walk(dir: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
-    entries
-        .flat_map(|path| match path.is_dir() {
-            true => walk(&path),
-            false => vec![path],
-        })
-        .collect()
-}
-
 /// Stands before a server and spoils some of its answers.
 pub struct Liar {
     address: std::net::SocketAddr,
 }
 
 struct Behind {
-    host: std::net::SocketAddr,
+    host: String,
     client: reqwest::Client,
     requests: AtomicU32,
 }
 
 impl Liar {
-    pub fn before(vault: &Vault) -> Self {
+    pub fn before(vault: &TestVault) -> Self {
         let behind = Arc::new(Behind {
-            host: vault.address,
+            host: vault.authority(),
             client: reqwest::Client::builder()
                 .no_proxy()
                 .tls_certs_only([])
@@ -413,11 +332,12 @@ impl Liar {
             requests: AtomicU32::new(0),
         });
         let app = Router::new().fallback(spoil).with_state(behind);
-        let listener = block(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
-        let address = listener.local_addr().unwrap();
-        client::runtime()
-            .unwrap()
-            .spawn(async move { axum::serve(listener, app).await });
+        let address = vault.block(async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            tokio::spawn(async move { axum::serve(listener, app).await });
+            address
+        });
         Self { address }
     }
 
