@@ -26,7 +26,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use ffmpeg::Clip;
 use gstcamvault::watermark::{Code, Key};
 
@@ -52,6 +52,23 @@ struct Options {
     /// One clip, 4 s, a few attacks: less than two minutes.
     #[arg(long)]
     quick: bool,
+    /// Only these parts; may be repeated.
+    #[arg(long, value_enum, value_name = "PART")]
+    only: Vec<Part>,
+}
+
+impl Options {
+    fn wants(&self, part: Part) -> bool {
+        self.only.is_empty() || self.only.contains(&part)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Part {
+    Capacity,
+    Pictures,
+    Clips,
+    Registration,
 }
 
 #[derive(Subcommand)]
@@ -115,32 +132,44 @@ fn main() -> Result<()> {
     let key = Key::from_bytes([9; 32]);
     let word = Code::Bch29.register(123_456_789, key.pad())?;
 
-    eprintln!("capacity");
-    let seconds = if options.quick { 1 } else { 10 };
     let mut report = report::Report {
-        capacity: capacity::run(Duration::from_secs(seconds)),
+        generated: options.footage.is_empty(),
         ..report::Report::default()
     };
-    eprintln!("pictures");
-    let pictures = clips.iter().filter_map(pictures::of_clip).flatten();
-    let pictures: Vec<_> = pictures.collect();
-    let keys = if options.quick { 1 } else { 2 };
-    (report.rows, report.subjects) = pictures::run(&pictures, keys)?;
-    for clip in &clips {
-        eprintln!("{}, after {:.0?}", clip.name, begin.elapsed());
-        let results = clips::run(clip, &key, word, effort, &options.out)?;
-        report.rows.extend(results.rows);
-        report.subjects.extend(results.subjects);
-        report.costs.extend(results.costs);
+    // Written after every part: who breaks off has what there is by then.
+    let mut save = |report: &mut report::Report, done: &str| -> Result<()> {
+        report.minutes = begin.elapsed().as_secs_f64() / 60.0;
+        eprintln!("{done}: done after {:.1} minutes", report.minutes);
+        report.write(&options.out)
+    };
+    if options.wants(Part::Capacity) {
+        let seconds = if options.quick { 1 } else { 10 };
+        report.capacity = capacity::run(Duration::from_secs(seconds));
+        save(&mut report, "capacity")?;
     }
-    for clip in clips.iter().take(options.registrations) {
-        eprintln!("searches in {}, after {:.0?}", clip.name, begin.elapsed());
-        let outcomes = registration::run(clip, &key, word, effort, &options.out)?;
-        report.registrations.extend(outcomes);
+    if options.wants(Part::Pictures) {
+        let pictures = clips.iter().filter_map(pictures::of_clip).flatten();
+        let pictures: Vec<_> = pictures.collect();
+        let keys = if options.quick { 1 } else { 2 };
+        (report.rows, report.subjects) = pictures::run(&pictures, keys)?;
+        save(&mut report, "pictures")?;
     }
-    report.generated = options.footage.is_empty();
-    report.minutes = begin.elapsed().as_secs_f64() / 60.0;
-    report.write(&options.out)?;
+    if options.wants(Part::Clips) {
+        for clip in &clips {
+            let results = clips::run(clip, &key, word, effort, &options.out)?;
+            report.rows.extend(results.rows);
+            report.subjects.extend(results.subjects);
+            report.costs.extend(results.costs);
+            save(&mut report, &clip.name)?;
+        }
+    }
+    if options.wants(Part::Registration) {
+        for clip in clips.iter().take(options.registrations) {
+            let outcomes = registration::run(clip, &key, word, effort, &options.out)?;
+            report.registrations.extend(outcomes);
+            save(&mut report, "searches")?;
+        }
+    }
     println!("{}", report.markdown());
     eprintln!("written to {}", options.out.display());
     Ok(())

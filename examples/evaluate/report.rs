@@ -90,9 +90,15 @@ impl Report {
              percent and, in brackets, the wrong bits of 128 in the worst reading.\n",
             self.minutes
         );
-        self.subjects_table(&mut out);
-        self.cost_table(&mut out);
-        self.capacity_table(&mut out);
+        if !self.subjects.is_empty() {
+            self.subjects_table(&mut out);
+        }
+        if !self.costs.is_empty() {
+            self.cost_table(&mut out);
+        }
+        if !self.capacity.is_empty() {
+            self.capacity_table(&mut out);
+        }
         let pictures = [
             ("jpeg", "JPEG, one picture", "quality"),
             ("noise", "White noise, one picture", "sigma"),
@@ -100,7 +106,9 @@ impl Report {
         for (experiment, title, x) in pictures {
             self.lines(&mut out, experiment, title, x, Window::Frame);
         }
-        self.blur_table(&mut out);
+        if !self.series("blur").is_empty() {
+            self.blur_table(&mut out);
+        }
         for (experiment, title, x) in [
             ("crf", "Video codecs, read from 1 s", "CRF"),
             ("bitrate", "Bit rates, read from 1 s", "kbit/s"),
@@ -114,9 +122,13 @@ impl Report {
         ] {
             self.lines(&mut out, experiment, title, x, SECOND);
         }
-        self.clips_table(&mut out);
-        self.time_table(&mut out);
-        self.registration_table(&mut out);
+        if !self.series("crf").is_empty() {
+            self.clips_table(&mut out);
+            self.time_table(&mut out);
+        }
+        if !self.registrations.is_empty() {
+            self.registration_table(&mut out);
+        }
         self.held_to(&mut out);
         out
     }
@@ -212,11 +224,15 @@ impl Report {
 
     /// A table of one experiment: attacks down, methods across.
     fn lines(&self, out: &mut String, experiment: &str, title: &str, x: &str, window: Window) {
+        let all = self.series(experiment);
+        if all.is_empty() {
+            return;
+        }
         let columns = [&[x][..], &Method::ALL.map(Method::name)].concat();
         heading(out, title, &columns);
-        for series in self.series(experiment) {
+        for series in all {
             for at in xs(&self.rows, experiment) {
-                let _ = write!(out, "| {series} {at} |");
+                let _ = write!(out, "| {} |", format!("{series} {at}").trim());
                 for method in Method::ALL {
                     let sum = self.sum(experiment, &series, at, method, window);
                     let _ = write!(out, " {sum} |");
