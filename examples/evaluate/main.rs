@@ -137,7 +137,7 @@ fn main() -> Result<()> {
         ..report::Report::default()
     };
     // Written after every part: who breaks off has what there is by then.
-    let mut save = |report: &mut report::Report, done: &str| -> Result<()> {
+    let save = |report: &mut report::Report, done: &str| -> Result<()> {
         report.minutes = begin.elapsed().as_secs_f64() / 60.0;
         eprintln!("{done}: done after {:.1} minutes", report.minutes);
         report.write(&options.out)
