@@ -20,7 +20,8 @@ from imwatermark import WatermarkDecoder, WatermarkEncoder
 from PIL import Image
 
 EVALUATE, WORK, PICTURES = sys.argv[1], sys.argv[2], sys.argv[3:]
-BITS = [random.Random(1).getrandbits(1) for _ in range(128)]
+RANDOM = random.Random(1)
+BITS = [RANDOM.getrandbits(1) for _ in range(128)]
 WORD = f"{int(''.join(map(str, BITS)), 2):032x}"
 blind_watermark.bw_notes.close()
 cv2.setNumThreads(1)

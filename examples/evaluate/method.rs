@@ -3,7 +3,7 @@
 
 use crate::ffmpeg::Clip;
 use gstcamvault::luma::{Luma, Plane, Shape};
-use gstcamvault::watermark::{Detector, Dither, Key, Layout, Settings, Word, embed};
+use gstcamvault::watermark::{BITS, BLOCK, Detector, Dither, Key, Layout, Settings, Word, embed};
 
 /// How far the PSNR of two methods may be apart, in dB.
 const EQUAL: f64 = 0.1;
@@ -40,35 +40,48 @@ impl Method {
         let mut settings = Settings::paper();
         if self == Self::PaperSmall {
             // The smallest that distorts no less; fewer marks then meet the target.
-            settings.step = 4;
+            settings = stepped(settings, 4);
             while settings.step < 100 && psnr(&settings) > target {
-                settings.step += 4;
+                let step = settings.step + 4;
+                settings = stepped(settings, step);
             }
-            settings.dither = quarter(settings.step);
         }
         for _ in 0..8 {
-            let density = settings.density(0);
             let above = psnr(&settings) - target;
             if above.abs() <= EQUAL {
-                break;
+                return settings;
             }
             // The squared error goes with the number of marks.
-            let density = density * 10f64.powf(above / 10.0);
+            let density = settings.density(0) * 10f64.powf(above / 10.0);
             settings.density = Some(density.min(settings.classes.len() as f64));
         }
-        // Small pictures have two or three marks a bit and nothing between: what is missing to the
-        // target, a larger step makes up for.
-        while psnr(&settings) > target + EQUAL && settings.step < 200 {
-            settings.step += 4;
-            settings.dither = quarter(settings.step);
+        // Small pictures have two or three marks a bit and nothing between: the smaller number, and
+        // what is missing to the target, a larger step makes up for.
+        let blocks = pictures
+            .iter()
+            .map(|p| p.width() / BLOCK * (p.height() / BLOCK));
+        let one_a_bit = BITS as f64 / blocks.max().unwrap_or(1).max(1) as f64;
+        while psnr(&settings) < target && settings.density(0) > 1.5 * one_a_bit {
+            settings.density = Some(settings.density(0) - one_a_bit / 2.0);
         }
-        settings
+        let distance = |settings: &Settings| (psnr(settings) - target).abs();
+        loop {
+            let larger = stepped(settings.clone(), settings.step + 4);
+            if larger.step > 200 || distance(&larger) >= distance(&settings) {
+                return settings;
+            }
+            settings = larger;
+        }
     }
 }
 
-/// The paper's dither is a quarter of its step.
-fn quarter(step: u32) -> Dither {
-    Dither::Fixed(f64::from(step) / 4.0)
+/// With another step; the paper's dither is a quarter of it.
+fn stepped(settings: Settings, step: u32) -> Settings {
+    Settings {
+        step,
+        dither: Dither::Fixed(f64::from(step) / 4.0),
+        ..settings
+    }
 }
 
 /// PSNR of the luma in dB, of all pictures together.

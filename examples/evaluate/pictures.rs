@@ -11,6 +11,9 @@ use gstcamvault::watermark::battery::Attack;
 use gstcamvault::watermark::code::Seeded;
 use gstcamvault::watermark::{Key, Layout, Settings, embed, read};
 
+/// Behind the name of a picture of half the size.
+pub const HALVED: &str = " 1/2";
+
 /// A picture's luma.
 pub struct Picture {
     pub name: String,
@@ -34,7 +37,7 @@ pub fn of_clip(clip: &Clip) -> Option<[Picture; 2]> {
     Some([
         picture(clip.name.clone(), plane),
         picture(
-            format!("{} 1/2", clip.name),
+            format!("{}{HALVED}", clip.name),
             Plane::new(width, height, halved)?,
         ),
     ])

@@ -3,6 +3,7 @@
 
 use crate::capacity::Capacity;
 use crate::method::Method;
+use crate::pictures::HALVED;
 use crate::registration::Outcome;
 use crate::rows::{Cost, Row, Subject, Sum, Window};
 use crate::{Result, plots};
@@ -364,14 +365,10 @@ impl Report {
         };
         let ours = self.subjects.iter();
         let ours = ours.filter(|subject| subject.method == Method::Camvault);
-        let psnr = ours
-            .map(|subject| subject.psnr)
-            .fold(f64::INFINITY, f64::min);
-        line(
-            "PSNR 44 dB or better",
-            format!("{psnr:.2} dB at least"),
-            psnr >= 44.0,
-        );
+        if let Some(psnr) = ours.map(|subject| subject.psnr).min_by(f64::total_cmp) {
+            let measured = format!("{psnr:.2} dB at least");
+            line("PSNR 44 dB or better", measured, psnr >= 44.0);
+        }
         for codec in self.series("crf") {
             let costs = self.costs.iter().filter(|cost| {
                 (cost.method, cost.codec, cost.crf) == (Method::Camvault, &codec, 28)
@@ -385,37 +382,46 @@ impl Report {
                 over == 0,
             );
         }
-        for (codec, crf) in [("H.264", 28.0), ("H.264", 33.0), ("H.265", 28.0)] {
-            let sum = self.sum("crf", codec, crf, Method::Camvault, SECOND);
-            line(
-                &format!("no wrong bit from 1 s, {codec} CRF {crf}"),
-                format!("{} wrong at most", sum.worst),
-                sum.worst == 0,
-            );
+        let limits = [
+            ("H.264", 28.0, SECOND, 0),
+            ("H.264", 33.0, SECOND, 0),
+            ("H.265", 28.0, SECOND, 0),
+            ("H.264", 38.0, Window::Clip, BITS as u32 / 10),
+            ("H.265", 33.0, Window::Clip, BITS as u32 / 10),
+        ];
+        for (codec, crf, window, most) in limits {
+            let sum = self.sum("crf", codec, crf, Method::Camvault, window);
+            if sum.bits > 0 {
+                line(
+                    &format!("at most {most} of 128 bits wrong, {window}, {codec} CRF {crf}"),
+                    format!("{} in the worst reading", sum.worst),
+                    sum.worst <= most,
+                );
+            }
         }
-        for (codec, crf) in [("H.264", 38.0), ("H.265", 33.0)] {
-            let sum = self.sum("crf", codec, crf, Method::Camvault, Window::Clip);
-            let percent = 100.0 * f64::from(sum.worst) / BITS as f64;
-            line(
-                &format!("less than 10 % wrong from 10 s, {codec} CRF {crf}"),
-                format!("{percent:.1} % at most"),
-                percent < 10.0,
-            );
+        // Halved pictures are smaller than any camera's: beside, not among the others.
+        for (halved, what) in [(false, "frames as they are"), (true, "frames halved")] {
+            let jpeg = Sum::of(self.rows.iter().filter(|row| {
+                (row.experiment, row.method) == ("jpeg", Method::Camvault)
+                    && row.x >= 30.0
+                    && row.subject.ends_with(HALVED) == halved
+            }));
+            if jpeg.bits > 0 {
+                line(
+                    &format!("no wrong bit at JPEG quality 30 and better, {what}"),
+                    format!(
+                        "{} of {} bits, {} in the worst",
+                        jpeg.errors, jpeg.bits, jpeg.worst
+                    ),
+                    jpeg.errors == 0,
+                );
+            }
         }
-        let jpeg = self.rows.iter().filter(|row| {
-            (row.experiment, row.method) == ("jpeg", Method::Camvault) && row.x >= 30.0
-        });
-        let jpeg = Sum::of(jpeg);
-        line(
-            "no wrong bit at JPEG quality 30 and better",
-            format!(
-                "{} wrong at most, {} of {} bits",
-                jpeg.worst, jpeg.errors, jpeg.bits
-            ),
-            jpeg.errors == 0,
-        );
         for method in &Method::ALL[1..] {
             let (compared, worse) = self.worse_than(*method);
+            if compared == 0 {
+                continue;
+            }
             line(
                 &format!("not worse than “{}”", method.name()),
                 match worse.len() {
