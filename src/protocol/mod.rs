@@ -3,11 +3,17 @@
 //! 8949) and request signatures. `docs/protocol.md` is the same for other implementations.
 
 mod blobs;
+mod contract;
+mod document;
 pub mod signature;
+mod ttp;
 mod url;
 
 pub use self::url::{DEFAULT_PORT, Moment, RecordingUrl, UrlError, Window, vault_base};
 pub use blobs::{BlobList, read_blob_frame, write_blob_frame};
+pub use contract::*;
+pub use document::{Document, DocumentError, Signed};
+pub use ttp::*;
 
 use minicbor::bytes::{ByteArray, ByteVec};
 use minicbor::{Decode, Encode};

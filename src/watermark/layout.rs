@@ -3,6 +3,7 @@
 
 use super::key::LayoutKey;
 use super::{BITS, BLOCK, Class, Dither, Key, Placement, Settings};
+use std::ops::Range;
 
 /// Blocks of a tile, side by side. So few, that every part of a picture gets its share of marks and
 /// every bit too.
@@ -19,7 +20,7 @@ pub struct Mark {
     pub class: Class,
     /// Which bit, below [`BITS`].
     pub bit: u8,
-    /// d_0 in sixteenths of a unit of luma, below the step.
+    /// d_0 in sixteenths of a unit of luma, below the step. A keyed one is a whole unit.
     pub dither: u16,
 }
 
@@ -98,34 +99,22 @@ fn dither(settings: &Settings, random: impl FnOnce(u32) -> u32) -> u16 {
 
 fn keyed(key: &LayoutKey, settings: &Settings, [width, height]: [usize; 2]) -> Vec<Mark> {
     let classes = settings.classes.len();
-    let cells = TILE * classes;
-    let wanted = (settings.density(width * height) * TILE as f64).round() as usize;
-    let wanted = wanted.clamp(1, cells);
-    let mut marks = Vec::with_capacity(wanted * width.div_ceil(TILE) * height);
-    let mut order = vec![0u16; cells];
+    let tile = TileShape::new(settings, width * height);
+    let mut marks = Vec::with_capacity(tile.wanted * width.div_ceil(TILE) * height);
     for y in 0..height {
-        for tile in 0..width.div_ceil(TILE) {
-            let mut stream = key.stream(tile as u32, y as u32);
-            for (cell, place) in order.iter_mut().zip(0..) {
-                *cell = place;
-            }
-            // The first `wanted` of a permutation (Fisher and Yates).
-            for i in 0..wanted {
-                order.swap(i, i + stream.below((cells - i) as u32) as usize);
-                let dither = dither(settings, |n| stream.below(n));
-                let (block, class) = (
-                    usize::from(order[i]) / classes,
-                    usize::from(order[i]) % classes,
-                );
-                let x = tile * TILE + block;
+        for column in 0..width.div_ceil(TILE) {
+            let mut stream = key.stream(column as u32, y as u32);
+            for run in 0..tile.wanted {
+                let cells = tile.run(run);
+                let cell = cells.start + stream.below(cells.len() as u32) as usize;
+                let dither = dither(settings, |n| 16 * stream.below(n / 16));
+                let x = column * TILE + cell / classes;
                 if x < width {
                     marks.push(Mark {
                         x: x as u16,
                         y: y as u16,
-                        class: settings.classes[class],
-                        // A tile goes on where its left neighbour ended, a row far from the one
-                        // above (0.62 of the bits): whatever the size, all bits get about the same.
-                        bit: ((tile * wanted + y * 79 + i) % BITS) as u8,
+                        class: settings.classes[cell % classes],
+                        bit: tile.bit(column, y, run) as u8,
                         dither,
                     });
                 }
@@ -133,6 +122,58 @@ fn keyed(key: &LayoutKey, settings: &Settings, [width, height]: [usize; 2]) -> V
         }
     }
     marks
+}
+
+/// How the cells (coefficients of blocks) of a tile are cut into runs of about equal length, one
+/// mark in each.
+struct TileShape {
+    cells: usize,
+    wanted: usize,
+}
+
+impl TileShape {
+    fn new(settings: &Settings, blocks: usize) -> Self {
+        let cells = TILE * settings.classes.len();
+        let wanted = (settings.density(blocks) * TILE as f64).round() as usize;
+        Self {
+            cells,
+            wanted: wanted.clamp(1, cells),
+        }
+    }
+
+    fn run(&self, run: usize) -> Range<usize> {
+        let start = |run: usize| (run * self.cells).div_ceil(self.wanted);
+        start(run)..start(run + 1)
+    }
+
+    /// A tile goes on where its left neighbour ended, a row far from the one above (0.62 of the
+    /// bits): whatever the size, all bits get about the same.
+    fn bit(&self, column: usize, y: usize, run: usize) -> usize {
+        (column * self.wanted + y * 79 + run) % BITS
+    }
+}
+
+/// The bit that each coefficient which can carry one carries if it is marked: of block (x, y) and
+/// class number c at (y·⌊width/8⌋ + x)·classes + c. With [`Placement::Keyed`]; it does not depend
+/// on the key, so that one party can treat all coefficients of a bit alike without knowing which
+/// are marked.
+pub fn carried_bits(settings: &Settings, width: usize, height: usize) -> Vec<u8> {
+    let classes = settings.classes.len();
+    let [width, height] = [width, height].map(|side| side / BLOCK);
+    let tile = TileShape::new(settings, width * height);
+    let run_of: Vec<usize> = (0..tile.wanted)
+        .flat_map(|run| tile.run(run).map(move |_| run))
+        .collect();
+    let mut bits = Vec::with_capacity(width * height * classes);
+    for y in 0..height {
+        for x in 0..width {
+            for class in 0..classes {
+                let run = run_of[x % TILE * classes + class];
+                bits.push(tile.bit(x / TILE, y, run) as u8);
+            }
+        }
+    }
+    bits
 }
 
 fn runs(key: &LayoutKey, settings: &Settings, [width, height]: [usize; 2]) -> Vec<Mark> {

@@ -38,7 +38,8 @@ pub enum Dither {
 /// Which coefficients of which blocks are marks, and of which bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placement {
-    /// In every 16 blocks side by side a keyed choice, always of the same number.
+    /// In every 16 blocks side by side always the same number, each anywhere in its share of them,
+    /// by the key. Which bit it is depends on the share alone: see [`super::carried_bits`].
     Keyed,
     /// [RTBF] Algorithm 3: all coefficients in raster order of blocks, bit i owns the i-th of 128
     /// equal runs; of every run the same keyed choice where not all are wanted.

@@ -1,0 +1,348 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What owner, cloud and third party sign: contracts, tickets, deletions, verdicts ([RTBF]
+//! sections 4 to 8). All are [`Document`]s.
+
+use super::{B32, Document};
+use crate::identity::PublicId;
+use crate::watermark::{Class, Dither, Placement, Settings};
+use minicbor::bytes::{ByteArray, ByteVec};
+use minicbor::{Decode, Encode};
+
+/// HPKE `info` of a ticket's secret, which the third party seals to the owner.
+pub const TICKET_INFO: &[u8] = b"camvault ticket v1";
+/// HPKE `info` of a segment's key, which the owner seals to the cloud.
+pub const SEGMENT_INFO: &[u8] = b"camvault sealed segment v1";
+/// HPKE `info` of the owner's half of a retrieval's masks.
+pub const PADS_INFO: &[u8] = b"camvault retrieval pads v1";
+/// HPKE `info` of the cloud's half.
+pub const MASKS_INFO: &[u8] = b"camvault retrieval masks v1";
+
+/// A party as documents name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Party {
+    /// Ed25519 verification key.
+    #[n(0)]
+    pub sign: B32,
+    /// X25519 public key.
+    #[n(1)]
+    pub agree: B32,
+}
+
+impl From<&PublicId> for Party {
+    fn from(id: &PublicId) -> Self {
+        Self {
+            sign: id.sign.into(),
+            agree: id.agree.into(),
+        }
+    }
+}
+
+impl From<&Party> for PublicId {
+    fn from(party: &Party) -> Self {
+        Self {
+            sign: *party.sign,
+            agree: *party.agree,
+        }
+    }
+}
+
+/// How a marked coefficient travels to the cloud.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Mode {
+    /// As two candidates under two labels, of which the cloud has one. For live video.
+    #[default]
+    #[n(0)]
+    Oblivious,
+    /// In slots of Paillier ciphertexts, as in the paper.
+    #[n(1)]
+    Packed,
+}
+
+/// What owner, cloud and third party agree on for one camera; signed by all three. Its
+/// [`Signed::id`](super::Signed::id) names it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Contract {
+    /// Version of this document, 1.
+    #[n(0)]
+    pub version: u32,
+    /// Who owns the footage.
+    #[n(1)]
+    pub owner: Party,
+    /// Who stores it.
+    #[n(2)]
+    pub cloud: Party,
+    /// Who issues tickets and arbitrates.
+    #[n(3)]
+    pub ttp: Party,
+    /// SHA-256 of the cloud's [`CertifiedKey`](crate::homomorphic::packed::CertifiedKey), as the
+    /// third party has it on file.
+    #[n(4)]
+    pub cloud_key: B32,
+    /// Seed of the base of randomisers, drawn by the owner.
+    #[n(5)]
+    pub base_seed: B32,
+    /// Quantiser step in units of luma coefficients.
+    #[n(6)]
+    pub step: u32,
+    /// Coefficients that can carry a bit, as [`Settings::classes_text`] writes them.
+    #[n(7)]
+    pub classes: String,
+    /// Marks per 16 blocks; 0: by the size of the picture.
+    #[n(8)]
+    pub density: u32,
+    /// Wrong bits of 128 up to which the owner recognises its mark: by its attack battery ([RTBF]
+    /// Algorithm 1). Arbitration never accepts more than the false-positive bound allows.
+    #[n(9)]
+    pub threshold: u32,
+    /// How long a ticket may be used, in milliseconds of footage.
+    #[n(10)]
+    pub ticket_ms: u64,
+    /// When the owner made it, Unix milliseconds.
+    #[n(11)]
+    pub created_ms: u64,
+    /// What the owner calls the camera, sealed to itself; the others cannot read it.
+    #[n(12)]
+    pub name: ByteVec,
+}
+
+impl Document for Contract {
+    const KIND: &'static str = "contract";
+}
+
+/// Steps that contracts allow: remainders fit one byte.
+pub const STEPS: std::ops::RangeInclusive<u32> = 4..=200;
+
+impl Contract {
+    /// How marks are laid out, if the contract's numbers make sense. Every ticket has a layout of
+    /// its own, number 0 under the ticket's seed.
+    pub fn settings(&self) -> Option<Settings> {
+        let classes: Vec<Class> = Settings::parse_classes(&self.classes).ok()?;
+        let settings = Settings {
+            step: self.step,
+            dither: Dither::Keyed,
+            classes,
+            density: (self.density > 0).then(|| f64::from(self.density) / 16.0),
+            layouts: 1,
+            placement: Placement::Keyed,
+        };
+        let fits = self.version == 1
+            && STEPS.contains(&self.step)
+            && self.threshold < 64
+            && (1_000..=3_600_000).contains(&self.ticket_ms)
+            && self.name.len() <= 1024
+            // The mean of a block is not for marks: what else is predicted comes from it.
+            && settings.classes.iter().all(|class| class.index() != 0);
+        (fits && settings.check().is_ok()).then_some(settings)
+    }
+}
+
+/// What everyone may know of a ticket; signed by the third party.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct TicketHead {
+    /// Id of the contract.
+    #[n(0)]
+    pub contract: B32,
+    /// Which of the contract's tickets, from 0.
+    #[n(1)]
+    pub number: u64,
+    /// What its ciphertexts are made for.
+    #[n(2)]
+    pub mode: Mode,
+    /// Pixels in a row of the frames it is for.
+    #[n(3)]
+    pub width: u32,
+    /// Rows of the frames it is for.
+    #[n(4)]
+    pub height: u32,
+    /// When it was issued, Unix milliseconds.
+    #[n(5)]
+    pub issued_ms: u64,
+    /// When it can no longer be used, Unix milliseconds.
+    #[n(6)]
+    pub expires_ms: u64,
+    /// SHA-256 of its [`TicketSecret`], encoded.
+    #[n(7)]
+    pub secret: B32,
+}
+
+impl Document for TicketHead {
+    const KIND: &'static str = "ticket";
+}
+
+/// What the owner alone gets.
+#[derive(Clone, Encode, Decode)]
+#[cbor(map)]
+pub struct TicketSecret {
+    /// Key of positions, dithers and pad ([`crate::watermark::Key`]).
+    #[n(0)]
+    pub seed: B32,
+    /// The bits under the cloud's key ([`crate::homomorphic::ticket`]), one after the other.
+    #[n(1)]
+    pub ciphertexts: ByteVec,
+}
+
+/// Says nothing of what is in it.
+impl std::fmt::Debug for TicketSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TicketSecret({} bytes)", self.ciphertexts.len())
+    }
+}
+
+/// That the third party has destroyed what it had for a contract; signed by it. The receipts of
+/// all deletions are one chain.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Deletion {
+    /// Place in the log, from 0.
+    #[n(0)]
+    pub index: u64,
+    /// Id of the receipt before; 32 zeros for the first.
+    #[n(1)]
+    pub previous: B32,
+    /// Id of the contract.
+    #[n(2)]
+    pub contract: B32,
+    /// Tickets that were issued for it.
+    #[n(3)]
+    pub tickets: u64,
+    /// When, Unix milliseconds.
+    #[n(4)]
+    pub deleted_ms: u64,
+}
+
+impl Document for Deletion {
+    const KIND: &'static str = "deletion";
+}
+
+/// What the third party found in a suspect's frames; signed by it.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Verdict {
+    /// SHA-256 over the frames that were judged, as [`super::suspect_digest`] has it.
+    #[n(0)]
+    pub frames: B32,
+    /// SHA-256 of the file that they came from, as the one who brought it says.
+    #[n(1)]
+    pub file: Option<B32>,
+    /// When, Unix milliseconds.
+    #[n(2)]
+    pub judged_ms: u64,
+    /// Tickets that the frames were compared with.
+    #[n(3)]
+    pub compared: u64,
+    /// Tickets that are registered, all in all: what the probability takes into account.
+    #[n(4)]
+    pub registered: u64,
+    /// Whom it leaked from; `None`: no mark was found.
+    #[n(5)]
+    pub leak: Option<Leak>,
+}
+
+impl Document for Verdict {
+    const KIND: &'static str = "verdict";
+}
+
+/// Whom a leak came from.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Leak {
+    /// Id of the contract.
+    #[n(0)]
+    pub contract: B32,
+    /// Whose footage it is.
+    #[n(1)]
+    pub owner: Party,
+    /// Who alone had it marked so.
+    #[n(2)]
+    pub cloud: Party,
+    /// Which ticket.
+    #[n(3)]
+    pub ticket: u64,
+    /// When that ticket was issued, Unix milliseconds.
+    #[n(4)]
+    pub issued_ms: u64,
+    /// Bits that read otherwise than they were marked, of 128.
+    #[n(5)]
+    pub errors: u32,
+    /// Upper bound of the probability that footage without any mark is taken for any registered.
+    #[n(6)]
+    pub false_positive: f64,
+    /// How the frames lie in the original.
+    #[n(7)]
+    pub registration: String,
+    /// The receipt's place in the deletion log and its time, Unix milliseconds, if the footage had
+    /// been forgotten.
+    #[n(8)]
+    pub deleted: Option<(u64, u64)>,
+}
+
+/// A stream of sealed frames, up to the next ticket; signed by the owner.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct SegmentHead {
+    /// The ticket, signed by the third party.
+    #[n(0)]
+    pub ticket: super::Signed,
+    /// Which run of the owner's element: drawn when it starts.
+    #[n(1)]
+    pub stream: ByteArray<16>,
+    /// Which segment of the run, from 0.
+    #[n(2)]
+    pub segment: u32,
+    /// The frames' format.
+    #[n(3)]
+    pub video: Video,
+    /// Key of the segment's frames, sealed to the cloud ([`SEGMENT_INFO`]).
+    #[n(4)]
+    pub key: ByteVec,
+    /// Labels under the cloud's Paillier key ([`Mode::Oblivious`]), one ciphertext after the other.
+    #[n(5)]
+    pub labels: ByteVec,
+    /// Wall clock of the segment's first frame, Unix milliseconds.
+    #[n(6)]
+    pub started_ms: u64,
+}
+
+impl Document for SegmentHead {
+    const KIND: &'static str = "sealed segment";
+}
+
+/// The format of frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Video {
+    /// Pixels in a row.
+    #[n(0)]
+    pub width: u32,
+    /// Rows.
+    #[n(1)]
+    pub height: u32,
+    /// Planes besides luma.
+    #[n(2)]
+    pub chroma: ChromaKind,
+    /// Frames in `rate.1` seconds; 0 if that varies.
+    #[n(3)]
+    pub rate: (u32, u32),
+}
+
+/// Planes besides luma, as messages name them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum ChromaKind {
+    /// Grey.
+    #[n(0)]
+    None,
+    /// Half the width and height.
+    #[n(1)]
+    I420,
+    /// Half the width.
+    #[n(2)]
+    Y42B,
+    /// Full size.
+    #[n(3)]
+    Y444,
+}
