@@ -11,14 +11,20 @@
 //!   CRT, no tables, no care about timing. The reference in tests, the baseline in benches.
 //! - [`packed`] is what runs: g = 1 + n, many slots in a plaintext ([`Packing`]), randomisers from
 //!   tables, decryption by CRT in constant time, keys with proofs.
+//! - [`ticket`] is a watermark under the cloud's key, as the third party gives it to the owner;
+//!   [`oblivious`] turns one into labels, with which frames cost a stream cipher each;
+//!   [`retrieval`] takes the mark out again.
 //!
 //! Both are an [`AdditiveScheme`].
 
 pub mod naive;
+pub mod oblivious;
 pub mod packed;
 mod plaintext;
 mod random;
+pub mod retrieval;
 mod slots;
+pub mod ticket;
 
 pub use plaintext::Plaintext;
 pub use slots::{DEFAULT_GUARD_BITS, DEFAULT_SLOT_BITS, Packing};

@@ -22,7 +22,7 @@ pub struct TtpInfo {
 /// the first.
 #[derive(Clone, Debug, Encode, Decode)]
 #[cbor(map)]
-pub struct Registration {
+pub struct PartyRegistration {
     /// X25519 public key of the signer.
     #[n(0)]
     pub agree: B32,

@@ -153,6 +153,14 @@ impl TileShape {
     }
 }
 
+/// Where a mark's coefficient stands among all that can carry one, as [`carried_bits`] counts them;
+/// `None` for a class that cannot.
+pub fn position(settings: &Settings, width: usize, mark: &Mark) -> Option<usize> {
+    let class = settings.classes.iter().position(|c| *c == mark.class)?;
+    let block = usize::from(mark.y) * (width / BLOCK) + usize::from(mark.x);
+    Some(block * settings.classes.len() + class)
+}
+
 /// The bit that each coefficient which can carry one carries if it is marked: of block (x, y) and
 /// class number c at (y·⌊width/8⌋ + x)·classes + c. With [`Placement::Keyed`]; it does not depend
 /// on the key, so that one party can treat all coefficients of a bit alike without knowing which

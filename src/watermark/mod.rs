@@ -32,7 +32,7 @@ pub use detector::Detector;
 pub use embed::{Trace, embed, erase};
 pub use evidence::{Compared, Evidence};
 pub use key::Key;
-pub use layout::{Layout, Mark, carried_bits};
+pub use layout::{Layout, Mark, carried_bits, position};
 pub use registration::Registration;
 pub use search::{Found, Search};
 pub use settings::{Class, Dither, Placement, Settings, SettingsError};

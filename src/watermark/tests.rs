@@ -171,10 +171,7 @@ fn every_bit_gets_its_share_of_marks() {
         println!("{width}x{height}: {least} to {most}, mean {mean}");
         let bits = carried_bits(&settings, width, height);
         for mark in layout.marks() {
-            let class = settings.classes.iter().position(|c| *c == mark.class);
-            let block = usize::from(mark.y) * (width / 8) + usize::from(mark.x);
-            let place = block * settings.classes.len() + class.unwrap();
-            assert_eq!(bits[place], mark.bit);
+            assert_eq!(bits[position(&settings, width, mark).unwrap()], mark.bit);
         }
         assert!(least >= 0.6 * mean && most <= 1.4 * mean);
     }

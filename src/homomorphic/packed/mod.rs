@@ -26,6 +26,7 @@
 
 mod file;
 mod generate;
+mod power;
 mod proof;
 mod public;
 mod randomiser;
