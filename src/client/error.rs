@@ -126,6 +126,17 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// A document of the third party, or one that it should sign.
+    #[error(transparent)]
+    Document(#[from] crate::protocol::DocumentError),
+    /// Homomorphic encryption: a cloud's key without proof, or ciphertexts that are none.
+    #[error(transparent)]
+    Homomorphic(#[from] crate::homomorphic::Error),
+    /// A log of deletions that is not one chain.
+    #[error(
+        "the third party's log of deletions was changed: receipt {0} does not follow the one before"
+    )]
+    Deletions(u64),
     /// Stopped by the caller.
     #[error("stopped before it was done")]
     Cancelled,

@@ -1,19 +1,23 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The owner's side of the protocol: a signed connection to a vault, the recorder that stores
-//! chunks and commits segments, and the reader that brings them back. Knows no GStreamer.
+//! chunks and commits segments, the reader that brings them back, and a connection to a third
+//! party. Knows no GStreamer.
 
 mod error;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod http;
 pub mod reader;
 pub mod recorder;
 mod spool;
 pub mod transport;
+pub mod ttp;
 mod uploader;
 pub mod vault;
 
 pub(crate) use crate::protocol::hex;
 pub use error::Error;
+pub use ttp::Ttp;
 pub use vault::Vault;
 
 use std::sync::OnceLock;

@@ -617,4 +617,10 @@ pub enum Code {
     /// 500: the server failed.
     #[n(12)]
     Internal,
+    /// 409: something else was said before, and that stands.
+    #[n(13)]
+    Conflict,
+    /// 410: the contract was deleted.
+    #[n(14)]
+    Gone,
 }

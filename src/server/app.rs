@@ -9,6 +9,7 @@ use super::metrics::Metrics;
 use super::refusal::Refusal;
 use super::secrets::{self, Secret};
 use super::tokens::{Link, PutCounts};
+use super::ttp::{self, TtpRole};
 use super::upkeep::Sweeping;
 use super::{internal, metadata, ops, recordings, storage};
 use crate::ownership::{Leaf, Tree};
@@ -76,6 +77,8 @@ pub struct App {
     pub metadata: Option<MetadataRole>,
     /// The storage role, if this process has it.
     pub storage: Option<StorageRole>,
+    /// The third party, if this process is it.
+    pub ttp: Option<TtpRole>,
     /// Allows scrubs from elsewhere.
     pub admin_token: zeroize::Zeroizing<String>,
     /// Numbers.
@@ -112,6 +115,13 @@ impl App {
         let room = Room::new(&config.data, config.reserve);
         let directory = match config.has(Role::Storage) {
             true => Some(Directory::open(&config.data, room.clone())?),
+            false => None,
+        };
+        let ttp = match config.has(Role::Ttp) {
+            true => {
+                let room = room.clone();
+                Some(TtpRole::open(&config.data, &dir, room, open_enrolment)?)
+            }
             false => None,
         };
         let metadata = match config.has(Role::Metadata) {
@@ -152,6 +162,7 @@ impl App {
             link,
             metadata,
             storage,
+            ttp,
             admin_token,
             metrics: Metrics::default(),
             freshness,
@@ -194,6 +205,18 @@ impl App {
                 .route("/v1/blobs/get", post(storage::get))
                 .route(internal::PATH, post(internal::ask));
         }
+        if self.ttp.is_some() {
+            router = router
+                .route("/v1/ttp", get(ttp::info))
+                .route("/v1/ttp/party", put(ttp::register))
+                .route("/v1/ttp/keys/{key}", get(ttp::key))
+                .route("/v1/ttp/contracts", post(ttp::add))
+                .route("/v1/ttp/contracts/{id}", get(ttp::one))
+                .route("/v1/ttp/tickets", post(ttp::issue))
+                .route("/v1/ttp/features", post(ttp::features))
+                .route("/v1/ttp/retrievals", post(ttp::retrieve))
+                .route("/v1/ttp/deletions", get(ttp::deletions).post(ttp::delete));
+        }
         router
             .fallback(ops::not_found)
             .method_not_allowed_fallback(ops::not_found)
@@ -213,6 +236,11 @@ impl App {
         self.storage
             .as_ref()
             .ok_or_else(|| Refusal::not_found("path"))
+    }
+
+    /// The third party, likewise.
+    pub fn ttp(&self) -> Result<&TtpRole, Refusal> {
+        self.ttp.as_ref().ok_or_else(|| Refusal::not_found("path"))
     }
 
     /// Who signed a request whose body has not been read.

@@ -15,6 +15,8 @@ pub enum Role {
     Metadata,
     /// The blobs.
     Storage,
+    /// The third party: contracts, tickets, arbitration.
+    Ttp,
 }
 
 impl FromStr for Role {
@@ -24,7 +26,10 @@ impl FromStr for Role {
         match text {
             "metadata" => Ok(Self::Metadata),
             "storage" => Ok(Self::Storage),
-            _ => Err(format!("{text:?} is no role: expected metadata or storage")),
+            "ttp" => Ok(Self::Ttp),
+            _ => Err(format!(
+                "{text:?} is no role: expected metadata, storage or ttp"
+            )),
         }
     }
 }
@@ -40,7 +45,7 @@ pub struct Config {
     pub roles: Vec<Role>,
     /// Base URL of the storage role, if another process has it.
     pub storage_url: Option<String>,
-    /// File with the secret that the two roles share; `None`: made in the data directory.
+    /// File with the secret that metadata and storage share; `None`: made in the data directory.
     pub link_secret: Option<PathBuf>,
     /// Certificate chain and key (PEM) for TLS.
     pub tls: Option<(PathBuf, PathBuf)>,
@@ -72,12 +77,12 @@ pub struct Config {
 }
 
 impl Config {
-    /// Both roles on the default port of the loopback address, with its data in `data`.
+    /// All roles on the default port of the loopback address, with its data in `data`.
     pub fn new(data: impl Into<PathBuf>) -> Self {
         Self {
             data: data.into(),
             listen: (Ipv4Addr::LOCALHOST, DEFAULT_PORT).into(),
-            roles: vec![Role::Metadata, Role::Storage],
+            roles: vec![Role::Metadata, Role::Storage, Role::Ttp],
             storage_url: None,
             link_secret: None,
             tls: None,

@@ -114,6 +114,16 @@ fn route(path: &str) -> &'static str {
         ("v1", "recordings", _, "", _) => "/v1/recordings/{id}",
         ("v1", "recordings", _, "segments", _) => "/v1/recordings/{id}/segments/{seq}",
         ("v1", "recordings", _, "shares", _) => "/v1/recordings/{id}/shares/{key}",
+        ("v1", "ttp", "", ..) => "/v1/ttp",
+        ("v1", "ttp", "party", "", _) => "/v1/ttp/party",
+        ("v1", "ttp", "keys", ..) => "/v1/ttp/keys/{key}",
+        ("v1", "ttp", "contracts", "", _) => "/v1/ttp/contracts",
+        ("v1", "ttp", "contracts", ..) => "/v1/ttp/contracts/{id}",
+        ("v1", "ttp", "tickets", "", _) => "/v1/ttp/tickets",
+        ("v1", "ttp", "features", "", _) => "/v1/ttp/features",
+        ("v1", "ttp", "retrievals", "", _) => "/v1/ttp/retrievals",
+        ("v1", "ttp", "deletions", "", _) => "/v1/ttp/deletions",
+        ("v1", "ttp", "arbitrations", "", _) => "/v1/ttp/arbitrations",
         _ => "other",
     }
 }

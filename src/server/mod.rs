@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! `camvault serve`: the metadata and the storage role over HTTP, in one process or two.
+//! `camvault serve`: the metadata, storage and third party's roles over HTTP, in one process or
+//! several.
 //!
 //! [`Server::start`] runs one inside a program or a test; [`serve`] is the whole program.
 
@@ -18,6 +19,7 @@ mod refusal;
 mod secrets;
 mod storage;
 mod tokens;
+mod ttp;
 mod upkeep;
 
 pub use body::Pace;

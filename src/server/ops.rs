@@ -51,6 +51,9 @@ pub async fn health(State(app): State<Arc<App>>) -> (StatusCode, String) {
         if let Some(role) = &app.storage {
             role.store.ready().await?;
         }
+        if let Some(role) = &app.ttp {
+            role.registry.deletions(0, 1).await?;
+        }
         Ok::<_, crate::store::Error>(())
     };
     match tokio::time::timeout(Duration::from_secs(5), check).await {

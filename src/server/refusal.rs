@@ -50,6 +50,12 @@ impl Refusal {
         }
     }
 
+    /// [`Code::Internal`]; what exactly failed is for the operator's eyes.
+    pub fn failed(error: &dyn std::fmt::Display) -> Self {
+        eprintln!("camvault: {error}");
+        Self::new(Code::Internal, "the server failed: its log says why")
+    }
+
     fn status(&self) -> StatusCode {
         match self.code {
             Code::Malformed => StatusCode::BAD_REQUEST,
@@ -61,6 +67,8 @@ impl Refusal {
             Code::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Code::Slow => StatusCode::REQUEST_TIMEOUT,
             Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Code::Conflict => StatusCode::CONFLICT,
+            Code::Gone => StatusCode::GONE,
         }
     }
 }
@@ -70,11 +78,7 @@ impl From<store::Error> for Refusal {
         match error {
             store::Error::Full => Self::new(Code::Full, format!("the server has {error}")),
             store::Error::Again => Self::new(Code::Busy, error.to_string()),
-            // What exactly failed is for the operator's eyes.
-            error => {
-                eprintln!("camvault: {error}");
-                Self::new(Code::Internal, "the server failed: its log says why")
-            }
+            error => Self::failed(&error),
         }
     }
 }

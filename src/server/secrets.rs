@@ -2,6 +2,7 @@
 //! The server's secrets: files in `DIR/secrets/`, made at the first start, readable by the
 //! server's user alone.
 
+use crate::identity::{self, Identity};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
 use std::io::Write as _;
@@ -21,6 +22,9 @@ pub enum Error {
     /// The operating system gave no random numbers.
     #[error("the operating system gave no random numbers")]
     Random,
+    /// The identity file is none.
+    #[error(transparent)]
+    Identity(#[from] identity::Error),
 }
 
 /// 32 secret bytes.
@@ -63,17 +67,40 @@ pub fn read_or_make(path: &Path) -> Result<Secret, Error> {
     getrandom::fill(&mut *secret).map_err(|_| Error::Random)?;
     let mut text = Zeroizing::new(BASE64URL.encode(*secret));
     text.push('\n');
-    let unfinished = path.with_extension(format!("{}.unfinished", std::process::id()));
-    let write = || {
+    let write = |unfinished: &Path| {
         let mut file = std::fs::OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(true)
             .mode(0o600)
-            .open(&unfinished)?;
+            .open(unfinished)?;
         file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        // Never over one that another process has made meanwhile.
+        file.sync_all()
+    };
+    let at = |e| Error::File(path.to_owned(), e);
+    publish(path, |unfinished| write(unfinished).map_err(at))?;
+    read(path)
+}
+
+/// Reads an identity file, or draws an identity and writes it, whole or not at all.
+pub fn identity(path: &Path) -> Result<Identity, Error> {
+    if !path.exists() {
+        let identity = Identity::generate()?;
+        publish(path, |unfinished| {
+            // What a killed process left.
+            let _ = std::fs::remove_file(unfinished);
+            Ok(identity.save_new(unfinished)?)
+        })?;
+    }
+    Ok(Identity::load(path)?)
+}
+
+/// Has a file written, and gives it its name: never over one that another process has made
+/// meanwhile.
+fn publish(path: &Path, write: impl FnOnce(&Path) -> Result<(), Error>) -> Result<(), Error> {
+    let unfinished = path.with_extension(format!("{}.unfinished", std::process::id()));
+    write(&unfinished)?;
+    let name = || {
         let linked = std::fs::hard_link(&unfinished, path);
         std::fs::remove_file(&unfinished)?;
         match linked {
@@ -83,8 +110,7 @@ pub fn read_or_make(path: &Path) -> Result<Secret, Error> {
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
         std::fs::File::open(dir.unwrap_or(Path::new(".")))?.sync_all()
     };
-    write().map_err(|e| Error::File(path.to_owned(), e))?;
-    read(path)
+    name().map_err(|e| Error::File(path.to_owned(), e))
 }
 
 /// A secret as a token that people paste.

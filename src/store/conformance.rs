@@ -457,3 +457,195 @@ pub async fn upkeep(store: &dyn Upkeep, contents: &[Vec<u8>], harm: impl Fn(&Has
     );
     assert_eq!(store.clean(0).await.unwrap(), 0);
 }
+
+/// The contract of [`registry`] that is not deleted.
+pub const CONTRACT: Hash = [0xc1; 32];
+/// A feature of its first ticket.
+pub const FEATURE: u64 = 0x0123_4567_89ab_cdef;
+
+/// The suite of [`Registry`].
+pub async fn registry(store: &dyn Registry) {
+    let ttp = std::sync::Arc::new(crate::identity::Identity::from_secret([9; 32]).unwrap());
+    parties(store).await;
+    let signed = |name: &str| {
+        let note = crate::protocol::Deletion {
+            index: 0,
+            previous: [0; 32].into(),
+            contract: hash(name).into(),
+            tickets: 0,
+            deleted_ms: 0,
+        };
+        crate::protocol::Signed::new(&note)
+    };
+    let (first, other) = (signed("first"), signed("other"));
+    let added = store.add_contract(CONTRACT, first.clone()).await.unwrap();
+    assert_eq!(added, first);
+    let again = store.add_contract(CONTRACT, other.clone()).await.unwrap();
+    assert_eq!(again, first);
+    let gone = [0xc2; 32];
+    store.add_contract(gone, other).await.unwrap();
+    assert_eq!(store.contract([0; 32]).await.unwrap(), None);
+    let record = store.contract(CONTRACT).await.unwrap().unwrap();
+    assert_eq!((record.tickets, record.deleted), (0, None));
+
+    tickets(store, gone).await;
+    reports(store).await;
+    deletions(store, gone, ttp).await;
+}
+
+async fn parties(store: &dyn Registry) {
+    let key = |n: u8| CloudKey {
+        certified: vec![n].into(),
+        modulus: vec![n, n].into(),
+    };
+    let party = |agree: &str, key| PartyRecord {
+        agree: hash(agree).into(),
+        key,
+    };
+    let sign = hash("party");
+    assert_eq!(store.party(sign).await.unwrap(), None);
+    for (record, expected) in [
+        (party("a", None), Registering::Done),
+        (party("b", None), Registering::Conflict),
+        (party("a", Some(key(1))), Registering::Done),
+        (party("a", None), Registering::Done),
+        (party("a", Some(key(2))), Registering::Conflict),
+        (party("a", Some(key(1))), Registering::Done),
+    ] {
+        assert_eq!(store.register(sign, record).await.unwrap(), expected);
+    }
+    let kept = store.party(sign).await.unwrap().unwrap();
+    assert_eq!(kept, party("a", Some(key(1))));
+}
+
+fn wanted(contract: Hash, owner: &str, count: u32) -> Wanted {
+    Wanted {
+        contract,
+        owner: hash(owner),
+        count,
+        mode: crate::protocol::Mode::Packed,
+        size: [640, 480],
+        feature: Some(FEATURE),
+        issued_ms: 5,
+        expires_ms: 6,
+    }
+}
+
+async fn issue(store: &dyn Registry, wanted: Wanted) -> Vec<Ticket> {
+    match store.issue(wanted).await.unwrap() {
+        Issued::Tickets(tickets) => tickets,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn tickets(store: &dyn Registry, gone: Hash) {
+    assert_eq!(store.registered().await.unwrap(), 0);
+    let unknown = store.issue(wanted([0; 32], "owner", 1)).await.unwrap();
+    assert!(matches!(unknown, Issued::Unknown));
+    let mut words = std::collections::HashSet::new();
+    let mut seeds = std::collections::HashSet::new();
+    for round in 0..3 {
+        let tickets = issue(store, wanted(CONTRACT, "owner", 4)).await;
+        for (i, ticket) in tickets.iter().enumerate() {
+            assert_eq!(ticket.number, round * 4 + i as u64);
+            let word = ticket.secret.word().unwrap();
+            assert!(words.insert(word.0 ^ ticket.secret.key().pad().0));
+            assert!(seeds.insert(*ticket.secret.expose_seed()));
+            let kept = store.ticket((CONTRACT, ticket.number)).await.unwrap();
+            let kept = kept.unwrap();
+            assert_eq!(kept.secret.expose_seed(), ticket.secret.expose_seed());
+            assert_eq!(kept.secret.word().unwrap(), word);
+            assert_eq!((kept.size, kept.issued_ms), ([640, 480], 5));
+            assert_eq!((kept.expires_ms, kept.used), (6, None));
+        }
+    }
+    assert!(store.ticket((CONTRACT, 12)).await.unwrap().is_none());
+    let plain = Wanted {
+        feature: None,
+        ..wanted(gone, "owner", 2)
+    };
+    assert_eq!(issue(store, plain).await[0].number, 0);
+    assert_eq!(store.registered().await.unwrap(), 14);
+    let record = store.contract(CONTRACT).await.unwrap().unwrap();
+    assert_eq!(record.tickets, 12);
+}
+
+async fn reports(store: &dyn Registry) {
+    // 10 bits away from the feature that tickets were asked for with.
+    let far = FEATURE ^ 0x3ff;
+    let used = Used {
+        started_ms: 1,
+        hashes: vec![!FEATURE, far],
+        frames: 30,
+        commitment: hash("frames").into(),
+    };
+    let (first, second) = ((CONTRACT, 0), (CONTRACT, 7));
+    let unknown = store.report((CONTRACT, 99), used.clone()).await.unwrap();
+    assert_eq!(unknown, Reported::Unknown);
+    for _ in 0..2 {
+        let done = store.report(second, used.clone()).await.unwrap();
+        assert_eq!(done, Reported::Done);
+    }
+    let other = Used {
+        frames: 31,
+        ..used.clone()
+    };
+    let conflict = store.report(second, other).await.unwrap();
+    assert_eq!(conflict, Reported::Conflict);
+    assert_eq!(
+        store.ticket(second).await.unwrap().unwrap().used,
+        Some(used)
+    );
+    assert_eq!(
+        store.near(vec![!FEATURE], 10, 9).await.unwrap(),
+        vec![second]
+    );
+    assert_eq!(store.near(vec![far], 9, 9).await.unwrap(), vec![second]);
+    let all = store.near(vec![far], 10, 99).await.unwrap();
+    assert_eq!((all.len(), all[0]), (12, second));
+    assert_eq!(all[1], (CONTRACT, 11));
+    assert_eq!(all[11], first);
+    assert_eq!(store.near(vec![far, !far], 10, 3).await.unwrap().len(), 3);
+}
+
+async fn deletions(
+    store: &dyn Registry,
+    gone: Hash,
+    ttp: std::sync::Arc<crate::identity::Identity>,
+) {
+    use crate::protocol::Deletion;
+    let none = store.delete([0; 32], 1, ttp.clone()).await.unwrap();
+    assert_eq!(none, None);
+    assert_eq!(store.deletions(0, 9).await.unwrap(), vec![]);
+    let mut receipts = vec![];
+    for (id, now) in [(gone, 70), ([0xc3; 32], 71)] {
+        let note = crate::protocol::Signed::new(&Deletion {
+            index: 0,
+            previous: [0; 32].into(),
+            contract: id.into(),
+            tickets: 0,
+            deleted_ms: 0,
+        });
+        store.add_contract(id, note).await.unwrap();
+        let receipt = store.delete(id, now, ttp.clone()).await.unwrap().unwrap();
+        let again = store.delete(id, 99, ttp.clone()).await.unwrap().unwrap();
+        assert_eq!(receipt, again);
+        receipts.push(receipt);
+    }
+    let key = &ttp.public().sign;
+    let [first, second] = [0, 1].map(|i| receipts[i].verify::<Deletion>(&[key]).unwrap());
+    assert_eq!((first.index, *first.previous), (0, [0; 32]));
+    assert_eq!((first.tickets, first.deleted_ms), (2, 70));
+    assert_eq!((second.index, second.tickets), (1, 0));
+    assert_eq!(*second.previous, receipts[0].id::<Deletion>());
+    assert_eq!(store.deletions(0, 9).await.unwrap(), receipts);
+    assert_eq!(store.deletions(0, 1).await.unwrap(), receipts[..1]);
+    assert_eq!(store.deletions(1, 9).await.unwrap(), receipts[1..]);
+    assert_eq!(store.deletions(u64::MAX, 9).await.unwrap(), vec![]);
+    let record = store.contract(gone).await.unwrap().unwrap();
+    assert_eq!(record.deleted, Some((0, 70)));
+    let refused = store.issue(wanted(gone, "owner", 1)).await.unwrap();
+    assert!(matches!(refused, Issued::Deleted));
+    // What arbitration needs stays.
+    assert!(store.ticket((gone, 0)).await.unwrap().is_some());
+}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What the servers keep: [`Metadata`] (who owns which chunk, recordings, shares) and [`Blobs`]
-//! (`C1` by the hash of what arrived). Each has one conformance suite that every backend passes.
+//! What the servers keep: [`Metadata`] (who owns which chunk, recordings, shares), [`Blobs`]
+//! (`C1` by the hash of what arrived) and the third party's [`Registry`]. Each has one conformance suite that every backend passes.
 //!
 //! Every operation is one transaction: it happens whole or not at all, and what it returns is
 //! durable before it returns. Times are Unix milliseconds.
@@ -11,12 +11,14 @@ pub(crate) mod conformance;
 mod directory;
 mod embedded;
 mod record;
+mod registry;
 mod remote;
 mod room;
 
 pub use aligned::Gather;
 pub use directory::Directory;
-pub use embedded::Embedded;
+pub use embedded::{Embedded, EmbeddedRegistry};
+pub use registry::*;
 pub use remote::{Ask, Remote, Reply, Seal, answer};
 pub use room::Room;
 

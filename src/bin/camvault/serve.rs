@@ -16,7 +16,7 @@ pub struct Args {
     /// Address to listen on; port 0 takes a free one.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:7420")]
     listen: SocketAddr,
-    /// What this process does: metadata, storage (default: both).
+    /// What this process does: metadata, storage, ttp (default: all three).
     #[arg(long, value_name = "ROLE", value_delimiter = ',', action = ArgAction::Append)]
     role: Vec<Role>,
     /// Address of the process that has the role storage, as clients reach it.

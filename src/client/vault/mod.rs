@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! A vault as one identity uses it: every request of the protocol, signed.
 
-mod transport;
-
+use super::http::{self, Payload, Server, Signer};
 use super::{Error, hex};
 use crate::identity::{Identity, PublicId, RecordingId};
 use crate::ownership::PathKeys;
@@ -19,7 +18,6 @@ use minicbor::Decode;
 use minicbor::bytes::ByteVec;
 use reqwest::{Method, Response};
 use std::sync::{Arc, Mutex, PoisonError};
-use transport::{Payload, Server, Signer};
 
 /// Has a vault check all that it stores and mend what it can; `admin_token` is needed from another
 /// machine. There is no time limit: reading all blobs of a large vault takes hours.
@@ -31,11 +29,11 @@ pub async fn scrub(
     let base = vault_base(base_url)?;
     let url = format!("{base}/v1/scrub?orphan_age={orphan_age_s}");
     let url: ::url::Url = url.parse().map_err(|_| UrlError::Vault(base.clone()))?;
-    let mut request = transport::client(&url)?.post(url);
+    let mut request = http::client(&url)?.post(url);
     if let Some(token) = admin_token {
         request = request.bearer_auth(token);
     }
-    let lost = |e: reqwest::Error| transport::lost(&base, &e);
+    let lost = |e: reqwest::Error| http::lost(&base, &e);
     let what = || String::from("POST /v1/scrub");
     let answer = request.send().await.map_err(lost)?;
     let status = answer.status();

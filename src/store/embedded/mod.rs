@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! [`Metadata`] in an embedded database (fjall).
+//! [`Metadata`] and [`Registry`](super::Registry) in embedded databases (fjall).
 //!
 //! One writer at a time under a mutex; every transaction is one atomic batch, synced to disk
 //! before the answer. Readers take no part in the mutex. A database that fails in the middle of a
@@ -8,8 +8,10 @@
 
 mod audit;
 mod chunks;
+mod engine;
 mod owners;
 mod recordings;
+mod registry;
 mod trash;
 mod tx;
 
@@ -20,52 +22,32 @@ use crate::protocol::{
     ChunkRef, Commit, Committed, Outcome, Recording, RecordingEntry, Stats, Variant,
 };
 use async_trait::async_trait;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
-use tx::{Db, Tx};
+use engine::{Engine, Needs};
+pub use registry::EmbeddedRegistry;
+use std::path::Path;
+use tx::{Space, Tx};
 
 /// The embedded metadata store. Clones share one database.
 #[derive(Clone)]
-pub struct Embedded(Arc<Inner>);
-
-/// Lock order: `writer`, then `db`.
-struct Inner {
-    dir: PathBuf,
-    room: Room,
+pub struct Embedded {
+    engine: Engine,
     tree: Tree,
-    writer: Mutex<()>,
-    db: RwLock<Option<Db>>,
-}
-
-/// Whether a transaction may use the reserve.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Needs {
-    /// Adds something: only while there is room.
-    Room,
-    /// Makes room.
-    Reserve,
 }
 
 impl Embedded {
     /// Opens or creates the store in `dir`. `tree` wraps the group keys; writes that add
     /// something stop while the file system has less than `room`'s reserve free.
     pub fn open(dir: &Path, tree: Tree, room: Room) -> Result<Self, Error> {
-        let db = Some(Db::open(dir)?);
-        Ok(Self(Arc::new(Inner {
-            dir: dir.to_owned(),
-            room,
-            tree,
-            writer: Mutex::new(()),
-            db: RwLock::new(db),
-        })))
+        let engine = Engine::open(dir, Space::METADATA, room)?;
+        Ok(Self { engine, tree })
     }
 
     async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Tx<'_>, &Tree) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        let inner = self.0.clone();
-        blocking(move || inner.read(work)).await
+        let tree = self.tree.clone();
+        self.engine.read(move |tx| work(tx, &tree)).await
     }
 
     async fn write<T: Send + 'static>(
@@ -73,70 +55,8 @@ impl Embedded {
         needs: Needs,
         work: impl FnOnce(&mut Tx<'_>, &Tree) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        let inner = self.0.clone();
-        blocking(move || inner.write(needs, work)).await
-    }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    let joined = tokio::task::spawn_blocking(work).await;
-    joined.map_err(|e| Error::Engine(e.to_string()))?
-}
-
-impl Inner {
-    fn db(&self) -> RwLockReadGuard<'_, Option<Db>> {
-        self.db.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn writer(&self) -> MutexGuard<'_, ()> {
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn read<T>(&self, work: impl FnOnce(&Tx<'_>, &Tree) -> Result<T, Error>) -> Result<T, Error> {
-        if self.db().is_none() {
-            self.open_again(&self.writer())?;
-        }
-        match &*self.db() {
-            Some(db) => work(&Tx::new(db), &self.tree),
-            None => Err(Error::Again),
-        }
-    }
-
-    fn write<T>(
-        &self,
-        needs: Needs,
-        work: impl FnOnce(&mut Tx<'_>, &Tree) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        let writer = self.writer();
-        if needs == Needs::Room {
-            self.room.check(0)?;
-        }
-        self.open_again(&writer)?;
-        let written = match &*self.db() {
-            None => return Err(Error::Again),
-            Some(db) => {
-                let mut tx = Tx::new(db);
-                let value = work(&mut tx, &self.tree)?;
-                tx.commit().map(|()| value)
-            }
-        };
-        if written.is_err() {
-            *self.db.write().unwrap_or_else(PoisonError::into_inner) = None;
-            self.open_again(&writer)?;
-        }
-        written
-    }
-
-    /// Opens the database if it is closed, which it is only after a write has failed.
-    fn open_again(&self, _writer: &MutexGuard<'_, ()>) -> Result<(), Error> {
-        if self.db().is_some() {
-            return Ok(());
-        }
-        let opened = Db::open(&self.dir)?;
-        *self.db.write().unwrap_or_else(PoisonError::into_inner) = Some(opened);
-        Ok(())
+        let tree = self.tree.clone();
+        self.engine.write(needs, move |tx| work(tx, &tree)).await
     }
 }
 
@@ -320,7 +240,6 @@ impl Metadata for Embedded {
 mod tests {
     use super::*;
     use crate::store::{conformance, record::VariantRecord};
-    use tx::Space;
 
     fn open(dir: &Path) -> Embedded {
         Embedded::open(dir, Tree::new(conformance::MASTER), Room::new(dir, 0)).unwrap()

@@ -23,12 +23,58 @@ pub enum Space {
     Segments,
     /// Holds and trash in the order of time.
     Queues,
+    /// Signing key → party of the third party.
+    Parties,
+    /// Contract → its record.
+    Contracts,
+    /// Contract, number → ticket.
+    Tickets,
+    /// Words that were given away, under a keyed hash.
+    Words,
+    /// Index → receipt of a deletion; the end of the log.
+    Log,
+}
+
+impl Space {
+    /// Those of a metadata server.
+    pub const METADATA: &[Self] = &[
+        Self::Owners,
+        Self::Variants,
+        Self::Blobs,
+        Self::Records,
+        Self::Segments,
+        Self::Queues,
+    ];
+    /// Those of a third party.
+    pub const REGISTRY: &[Self] = &[
+        Self::Parties,
+        Self::Contracts,
+        Self::Tickets,
+        Self::Words,
+        Self::Log,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Owners => "owners",
+            Self::Variants => "variants",
+            Self::Blobs => "blobs",
+            Self::Records => "records",
+            Self::Segments => "segments",
+            Self::Queues => "queues",
+            Self::Parties => "parties",
+            Self::Contracts => "contracts",
+            Self::Tickets => "tickets",
+            Self::Words => "words",
+            Self::Log => "log",
+        }
+    }
 }
 
 /// An open database.
 pub struct Db {
     database: Database,
-    spaces: [Keyspace; 6],
+    spaces: Vec<(Space, Keyspace)>,
 }
 
 pub(super) fn engine(error: fjall::Error) -> Error {
@@ -44,40 +90,29 @@ pub(super) fn engine(error: fjall::Error) -> Error {
 
 impl Db {
     /// Opens or creates the database in `dir`; what a killed process was writing is dropped.
-    pub fn open(dir: &Path) -> Result<Self, Error> {
+    pub fn open(dir: &Path, spaces: &[Space]) -> Result<Self, Error> {
         let database = Database::builder(dir)
             .worker_threads(2)
             .cache_size(64 << 20)
             .open()
             .map_err(engine)?;
-        let space = |name: &str, large: bool| {
+        let open = |&space: &Space| {
             // Small tables in memory: they have to find room on the disk when they are written.
             let options = KeyspaceCreateOptions::default().max_memtable_size(8 << 20);
-            let separate = large.then(KvSeparationOptions::default);
+            let separate = (space == Space::Segments).then(KvSeparationOptions::default);
             database
-                .keyspace(name, || options.with_kv_separation(separate))
+                .keyspace(space.name(), || options.with_kv_separation(separate))
+                .map(|keyspace| (space, keyspace))
                 .map_err(engine)
         };
-        let spaces = [
-            space("owners", false)?,
-            space("variants", false)?,
-            space("blobs", false)?,
-            space("records", false)?,
-            space("segments", true)?,
-            space("queues", false)?,
-        ];
+        let spaces = spaces.iter().map(open).collect::<Result<_, _>>()?;
         Ok(Self { database, spaces })
     }
 
     fn space(&self, space: Space) -> &Keyspace {
-        let [owners, variants, blobs, records, segments, queues] = &self.spaces;
-        match space {
-            Space::Owners => owners,
-            Space::Variants => variants,
-            Space::Blobs => blobs,
-            Space::Records => records,
-            Space::Segments => segments,
-            Space::Queues => queues,
+        match self.spaces.iter().find(|(this, _)| *this == space) {
+            Some((_, keyspace)) => keyspace,
+            None => unreachable!("a store opens the spaces that it uses"),
         }
     }
 }

@@ -17,7 +17,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest silence: no byte taken from the request, none given of the answer.
+/// Longest silence, unless a server is given more: no byte taken from the request, none given of the answer.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of a refusal that are read.
 const MAX_PROBLEM_BYTES: u64 = 64 << 10;
@@ -75,6 +75,7 @@ pub(super) struct Server {
     pub base: String,
     authority: String,
     http: Client,
+    patience: Duration,
 }
 
 impl Server {
@@ -93,7 +94,13 @@ impl Server {
             base,
             authority,
             http,
+            patience: SILENCE_TIMEOUT,
         })
+    }
+
+    /// Waits longer in silence.
+    pub fn patient(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// Sends a request until it is accepted, refused or lost; signs again where the server says
@@ -177,7 +184,7 @@ impl Server {
         let mut sent = std::pin::pin!(request.send());
         let mut seen = 0;
         loop {
-            match tokio::time::timeout(SILENCE_TIMEOUT, &mut sent).await {
+            match tokio::time::timeout(self.patience, &mut sent).await {
                 Ok(answer) => return answer.map_err(|e| self.lost(&e)),
                 Err(_) => {
                     let now = progress.load(Ordering::Relaxed);
@@ -191,7 +198,7 @@ impl Server {
 
     /// The next piece of an answer.
     pub async fn piece(&self, response: &mut Response) -> Result<Option<Bytes>, Error> {
-        match tokio::time::timeout(SILENCE_TIMEOUT, response.chunk()).await {
+        match tokio::time::timeout(self.patience, response.chunk()).await {
             Ok(piece) => piece.map_err(|e| self.lost(&e)),
             Err(_) => Err(self.silent()),
         }
@@ -243,7 +250,7 @@ impl Server {
     fn silent(&self) -> Error {
         Error::Network {
             vault: self.base.clone(),
-            reason: format!("nothing heard for {} s", SILENCE_TIMEOUT.as_secs()),
+            reason: format!("nothing heard for {} s", self.patience.as_secs()),
         }
     }
 

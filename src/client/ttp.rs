@@ -1,0 +1,431 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The third party as one identity uses it: contracts, tickets, retrieval, deletion, arbitration.
+//! What it answers is checked against its signatures before it is believed.
+
+use super::http::{Payload, Server, Signer};
+use super::{Error, hex};
+use crate::homomorphic::packed::{CertifiedKey, Ciphertext, PublicKey};
+use crate::homomorphic::{DEFAULT_GUARD_BITS, DEFAULT_SLOT_BITS, Packing, ticket};
+use crate::identity::Identity;
+use crate::protocol::{
+    CloudMasks, Contract, ContractBody, Deletion, DeletionLog, DeletionRequest, DocumentError,
+    Features, Grant, Grants, Judged, MASKS_INFO, Masks, Mode, PADS_INFO, PartyRegistration,
+    RetrievalRequest, Signed, Suspect, TICKET_INFO, TicketHead, TicketRequest, TicketSecret,
+    TtpInfo, Verdict, decode, encode, vault_base,
+};
+use crate::watermark::{BITS, Key, Settings};
+use bytes::Bytes;
+use minicbor::Decode;
+use reqwest::Method;
+use sha2::{Digest as _, Sha256};
+use std::sync::Arc;
+use std::time::Duration;
+use zeroize::{Zeroize as _, Zeroizing};
+
+/// Bytes of an answer, at most.
+const MAX_ANSWER_BYTES: u64 = 64 << 20;
+/// How long an arbitration may take without a sign of life.
+const ARBITRATION: Duration = Duration::from_secs(3600);
+
+/// A signed connection to a third party. Clones share connections.
+#[derive(Clone)]
+pub struct Ttp(Arc<Inner>);
+
+struct Inner {
+    server: Server,
+    /// With more patience.
+    arbiter: Server,
+    signer: Signer,
+}
+
+impl std::fmt::Debug for Ttp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Ttp({})", self.0.server.base)
+    }
+}
+
+/// A contract with the signatures of all three, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Agreed {
+    /// Names it.
+    pub id: [u8; 32],
+    /// What was agreed on.
+    pub contract: Contract,
+    /// How marks are laid out under it.
+    pub settings: Settings,
+    /// As it was signed.
+    pub signed: Signed,
+}
+
+impl Agreed {
+    /// Checks the signatures of owner, cloud and third party, and that the numbers make sense.
+    /// Whether these are the right parties is the caller's to judge.
+    pub fn check(signed: Signed) -> Result<Self, DocumentError> {
+        let unread: Contract = signed.unverified()?;
+        let parties = [&*unread.owner.sign, &*unread.cloud.sign, &*unread.ttp.sign];
+        let contract: Contract = signed.verify(&parties)?;
+        let settings = contract.settings().ok_or_else(|| DocumentError::Form {
+            kind: "contract",
+            reason: "its numbers cannot be used".into(),
+        })?;
+        Ok(Self {
+            id: signed.id::<Contract>(),
+            contract,
+            settings,
+            signed,
+        })
+    }
+}
+
+/// A ticket as the owner uses it.
+#[derive(Clone, Debug)]
+pub struct Ticket {
+    /// What everyone may know.
+    pub head: TicketHead,
+    /// The same, signed by the third party: goes to the cloud.
+    pub signed: Signed,
+    /// Key of positions and dithers (layout 0).
+    pub key: Key,
+    /// The bits under the cloud's key, see [`crate::homomorphic::ticket`].
+    pub ciphertexts: Vec<Ciphertext>,
+}
+
+/// What the third party gives for taking marks out.
+pub struct Retrieval {
+    /// [`Mode::Oblivious`]: the seed of the pads.
+    pub pads: Option<Zeroizing<[u8; 32]>>,
+    /// For the cloud, see [`open_masks`].
+    pub masks: Vec<u8>,
+}
+
+impl std::fmt::Debug for Retrieval {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Retrieval({} bytes of masks)", self.masks.len())
+    }
+}
+
+/// A verdict whose signatures were checked.
+#[derive(Clone, Debug)]
+pub struct Judgement {
+    /// What was found.
+    pub verdict: Verdict,
+    /// The same, signed by the third party.
+    pub signed: Signed,
+    /// The contract that it names.
+    pub contract: Option<Agreed>,
+    /// Per bit how sure it was read as it was marked, −1 to 1.
+    pub bits: Option<Vec<f32>>,
+}
+
+/// How packed tickets lie in plaintexts of a key.
+pub fn packing(key: &PublicKey) -> Result<Packing, crate::homomorphic::Error> {
+    Packing::new(DEFAULT_SLOT_BITS, DEFAULT_GUARD_BITS, key.modulus_bits())
+}
+
+/// The cloud's side of a retrieval: opens what the owner passed on, and checks that the third
+/// party `ttp` (Ed25519 key) made it.
+pub fn open_masks(identity: &Identity, ttp: &[u8; 32], sealed: &[u8]) -> Result<CloudMasks, Error> {
+    let clear = identity.open(MASKS_INFO, sealed)?;
+    let form = |e: minicbor::decode::Error| DocumentError::Form {
+        kind: "message of retrieval masks",
+        reason: e.to_string(),
+    };
+    let signed: Signed = decode(&clear).map_err(form)?;
+    Ok(signed.verify(&[ttp])?)
+}
+
+/// Checks that `receipts` are the whole log of the third party `ttp` (Ed25519 key) from its first
+/// on: nothing changed, left out or put in.
+pub fn check_deletions(ttp: &[u8; 32], receipts: &[Signed]) -> Result<Vec<Deletion>, Error> {
+    let mut previous = [0; 32];
+    let checked = (0..).zip(receipts).map(|(index, signed)| {
+        let receipt: Deletion = signed.verify(&[ttp])?;
+        if receipt.index != index || *receipt.previous != previous {
+            return Err(Error::Deletions(index));
+        }
+        previous = signed.id::<Deletion>();
+        Ok(receipt)
+    });
+    checked.collect()
+}
+
+impl Ttp {
+    /// A third party at a URL such as `http://127.0.0.1:7420`. Nothing is sent yet.
+    pub fn connect(base_url: &str, identity: Arc<Identity>) -> Result<Self, Error> {
+        let base = vault_base(base_url)?;
+        Ok(Self(Arc::new(Inner {
+            server: Server::new(base.clone())?,
+            arbiter: Server::new(base)?.patient(ARBITRATION),
+            signer: Signer::new(identity),
+        })))
+    }
+
+    /// The identity that signs.
+    pub fn identity(&self) -> &Arc<Identity> {
+        &self.0.signer.identity
+    }
+
+    /// Who it is. Keep the identity that was seen first.
+    pub async fn info(&self) -> Result<TtpInfo, Error> {
+        self.read("/v1/ttp").await
+    }
+
+    /// Registers this identity; a cloud with its `key`, proven for the context that is the
+    /// identity's Ed25519 key. Again is harmless.
+    pub async fn register(
+        &self,
+        key: Option<&CertifiedKey>,
+        token: Option<&str>,
+    ) -> Result<(), Error> {
+        let message = encode(&PartyRegistration {
+            agree: self.identity().public().agree.into(),
+            key: key.map(|key| key.to_bytes().into()),
+            token: token.map(str::to_owned),
+        });
+        self.done(Method::PUT, "/v1/ttp/party", message).await
+    }
+
+    /// The key that a cloud (Ed25519 key) has registered, as bytes, and its checked public key.
+    /// The SHA-256 of the bytes goes into contracts.
+    pub async fn cloud_key(&self, cloud: &[u8; 32]) -> Result<(Vec<u8>, PublicKey), Error> {
+        let path = format!("/v1/ttp/keys/{}", hex(cloud));
+        let server = &self.0.server;
+        let empty = Payload::Message(Bytes::new());
+        let response = server.send(None, Method::GET, &path, &empty).await?;
+        let bytes = server.body(response, MAX_ANSWER_BYTES).await?.to_vec();
+        let cloud = *cloud;
+        let checked = blocking(move || {
+            let key = CertifiedKey::from_bytes(&bytes)?.verify(&cloud)?;
+            Ok((bytes, key))
+        });
+        checked.await
+    }
+
+    /// The key that tickets of a contract are under: the one that the contract names, with its
+    /// proof checked.
+    pub async fn contract_key(&self, agreed: &Agreed) -> Result<PublicKey, Error> {
+        let contract = &agreed.contract;
+        let (bytes, key) = self.cloud_key(&contract.cloud.sign).await?;
+        match Sha256::digest(&bytes).as_slice() == contract.cloud_key.as_slice() {
+            true => Ok(key),
+            false => Err(self.wrong("/v1/ttp/keys", "another key than the contract names")),
+        }
+    }
+
+    /// Brings a contract that owner and cloud have signed; the third party adds its signature.
+    /// Again is harmless.
+    pub async fn contract(&self, contract: Signed) -> Result<Agreed, Error> {
+        let (path, id) = ("/v1/ttp/contracts", contract.id::<Contract>());
+        let body: ContractBody = self.post(path, encode(&ContractBody { contract })).await?;
+        self.agreed(path, id, body)
+    }
+
+    /// A contract of which this identity is owner or cloud.
+    pub async fn get_contract(&self, id: &[u8; 32]) -> Result<Agreed, Error> {
+        let path = format!("/v1/ttp/contracts/{}", hex(id));
+        let body = self.ask(Method::GET, &path, Vec::new()).await?;
+        self.agreed(&path, *id, body)
+    }
+
+    fn agreed(&self, path: &str, id: [u8; 32], body: ContractBody) -> Result<Agreed, Error> {
+        let agreed = Agreed::check(body.contract)?;
+        match agreed.id == id {
+            true => Ok(agreed),
+            false => Err(self.wrong(path, "another contract")),
+        }
+    }
+
+    /// Tickets of a contract, at most [`MAX_TICKETS`](crate::protocol::MAX_TICKETS): as
+    /// `request` says, under the cloud's `key` ([`Ttp::contract_key`]).
+    pub async fn tickets(
+        &self,
+        agreed: &Agreed,
+        key: &PublicKey,
+        request: &TicketRequest,
+    ) -> Result<Vec<Ticket>, Error> {
+        let path = "/v1/ttp/tickets";
+        let granted: Grants = self.post(path, encode(request)).await?;
+        if granted.grants.len() != request.count as usize {
+            return Err(self.wrong(path, "another number of tickets than were asked for"));
+        }
+        let this = self.clone();
+        let (agreed, key, request) = (agreed.clone(), key.clone(), request.clone());
+        let checked = move || {
+            let open = |grant| this.open_grant(&agreed, &key, &request, grant);
+            granted.grants.into_iter().map(open).collect()
+        };
+        blocking(checked).await
+    }
+
+    fn open_grant(
+        &self,
+        agreed: &Agreed,
+        key: &PublicKey,
+        request: &TicketRequest,
+        grant: Grant,
+    ) -> Result<Ticket, Error> {
+        let wrong = |reason: &str| self.wrong("/v1/ttp/tickets", reason);
+        let head: TicketHead = grant.head.verify(&[&agreed.contract.ttp.sign])?;
+        let asked = (request.mode, request.width, request.height);
+        if *head.contract != agreed.id || (head.mode, head.width, head.height) != asked {
+            return Err(wrong("a ticket for something else"));
+        }
+        let clear = self.identity().open(TICKET_INFO, &grant.secret)?;
+        if Sha256::digest(&*clear).as_slice() != head.secret.as_slice() {
+            return Err(wrong(
+                "a ticket whose secret is not the one that was signed",
+            ));
+        }
+        let secret = decode::<TicketSecret>(&clear);
+        let mut secret = secret.map_err(|e| wrong(&e.to_string()))?;
+        let ticket_key = Key::from_bytes(*secret.seed);
+        secret.seed.zeroize();
+        let count = match head.mode {
+            Mode::Oblivious => BITS,
+            Mode::Packed => ticket::PLANS * packing(key)?.slots(),
+        };
+        let each = key.ciphertext_bytes();
+        if secret.ciphertexts.len() != count * each {
+            return Err(wrong("a ticket with another number of ciphertexts"));
+        }
+        let pieces = secret.ciphertexts.chunks_exact(each);
+        let ciphertexts = pieces.map(|piece| key.parse(piece));
+        Ok(Ticket {
+            ciphertexts: ciphertexts.collect::<Result<_, _>>()?,
+            head,
+            signed: grant.head,
+            key: ticket_key,
+        })
+    }
+
+    /// Says what was seen under a ticket. The first report of a ticket stands.
+    pub async fn features(&self, features: &Features) -> Result<(), Error> {
+        self.done(Method::POST, "/v1/ttp/features", encode(features))
+            .await
+    }
+
+    /// What takes the marks out of some frames.
+    pub async fn retrieval(&self, request: &RetrievalRequest) -> Result<Retrieval, Error> {
+        let path = "/v1/ttp/retrievals";
+        let answer: Masks = self.post(path, encode(request)).await?;
+        if answer.pads.is_some() != (request.mode == Mode::Oblivious) {
+            return Err(self.wrong(path, "pads where there are none, or none"));
+        }
+        let open = |sealed: &[u8]| {
+            let clear = self.identity().open(PADS_INFO, sealed)?;
+            let seed = clear.as_slice().try_into().map(Zeroizing::new);
+            seed.map_err(|_| self.wrong(path, "pads of a wrong length"))
+        };
+        Ok(Retrieval {
+            pads: answer
+                .pads
+                .as_deref()
+                .map(|sealed| open(sealed))
+                .transpose()?,
+            masks: answer.masks.into(),
+        })
+    }
+
+    /// Has a contract deleted: from then on no tickets and no retrievals. The receipt, which the
+    /// third party has signed; the same again if it was deleted before.
+    pub async fn delete(&self, agreed: &Agreed) -> Result<(Deletion, Signed), Error> {
+        let path = "/v1/ttp/deletions";
+        let contract = agreed.id.into();
+        let receipt: Signed = self
+            .post(path, encode(&DeletionRequest { contract }))
+            .await?;
+        let deletion: Deletion = receipt.verify(&[&agreed.contract.ttp.sign])?;
+        match *deletion.contract == agreed.id {
+            true => Ok((deletion, receipt)),
+            false => Err(self.wrong(path, "a receipt of another contract")),
+        }
+    }
+
+    /// The whole log of deletions of the third party `ttp` (Ed25519 key), checked.
+    pub async fn deletion_log(&self, ttp: &[u8; 32]) -> Result<Vec<Deletion>, Error> {
+        let mut receipts = Vec::new();
+        loop {
+            let path = format!("/v1/ttp/deletions?from={}", receipts.len());
+            let part: DeletionLog = self.read(&path).await?;
+            if part.receipts.is_empty() {
+                return check_deletions(ttp, &receipts);
+            }
+            receipts.extend(part.receipts);
+        }
+    }
+
+    /// Has frames judged by the third party `ttp` (Ed25519 key). Takes from seconds to many
+    /// minutes.
+    pub async fn arbitrate(&self, ttp: &[u8; 32], suspect: &Suspect) -> Result<Judgement, Error> {
+        let path = "/v1/ttp/arbitrations";
+        let payload = Payload::Message(encode(suspect).into());
+        let (server, signer) = (&self.0.arbiter, Some(&self.0.signer));
+        let response = server.send(signer, Method::POST, path, &payload).await?;
+        let judged: Judged = read(server, path, response).await?;
+        let verdict: Verdict = judged.verdict.verify(&[ttp])?;
+        let contract = judged.contract.map(Agreed::check).transpose()?;
+        let named = verdict.leak.as_ref().map(|leak| *leak.contract);
+        if named != contract.as_ref().map(|contract| contract.id) {
+            return Err(self.wrong(path, "a contract that the verdict does not name"));
+        }
+        Ok(Judgement {
+            verdict,
+            signed: judged.verdict,
+            contract,
+            bits: judged.bits,
+        })
+    }
+
+    async fn read<T: for<'b> Decode<'b, ()>>(&self, path: &str) -> Result<T, Error> {
+        let server = &self.0.server;
+        let empty = Payload::Message(Bytes::new());
+        let response = server.send(None, Method::GET, path, &empty).await?;
+        read(server, path, response).await
+    }
+
+    async fn post<T: for<'b> Decode<'b, ()>>(
+        &self,
+        path: &str,
+        message: Vec<u8>,
+    ) -> Result<T, Error> {
+        self.ask(Method::POST, path, message).await
+    }
+
+    async fn ask<T: for<'b> Decode<'b, ()>>(
+        &self,
+        method: Method,
+        path: &str,
+        message: Vec<u8>,
+    ) -> Result<T, Error> {
+        let payload = Payload::Message(message.into());
+        let (server, signer) = (&self.0.server, Some(&self.0.signer));
+        let response = server.send(signer, method, path, &payload).await?;
+        read(server, path, response).await
+    }
+
+    async fn done(&self, method: Method, path: &str, message: Vec<u8>) -> Result<(), Error> {
+        let payload = Payload::Message(message.into());
+        let (server, signer) = (&self.0.server, Some(&self.0.signer));
+        server.send(signer, method, path, &payload).await.map(drop)
+    }
+
+    fn wrong(&self, path: &str, reason: &str) -> Error {
+        self.0.server.answer(path.to_owned(), reason.to_owned())
+    }
+}
+
+async fn read<T: for<'b> Decode<'b, ()>>(
+    server: &Server,
+    path: &str,
+    response: reqwest::Response,
+) -> Result<T, Error> {
+    let body = server.body(response, MAX_ANSWER_BYTES).await?;
+    decode(&body).map_err(|e| server.answer(path.to_owned(), e.to_string()))
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let joined = tokio::task::spawn_blocking(work).await;
+    joined.map_err(|e| Error::Threads(e.to_string()))?
+}

@@ -1,0 +1,526 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The third party, with real servers: contracts, tickets, retrieval, deletion, arbitration.
+
+#[path = "common/serve.rs"]
+mod serve;
+
+use gstcamvault::client::ttp::{Agreed, check_deletions, open_masks, packing};
+use gstcamvault::client::{Error, Ttp};
+use gstcamvault::homomorphic::packed::{CertifiedKey, PublicKey, SecretKey};
+use gstcamvault::homomorphic::{retrieval, ticket};
+use gstcamvault::identity::Identity;
+use gstcamvault::protocol::*;
+use gstcamvault::server::{Config, Role, Server};
+use gstcamvault::watermark::{Layout, Settings, Word, position};
+use serve::Program;
+use sha2::{Digest as _, Sha256};
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::Duration;
+
+static SECRET: LazyLock<SecretKey> = LazyLock::new(|| SecretKey::generate(2048).unwrap());
+
+/// Owner and cloud at a third party, with a contract.
+struct World {
+    owner: Ttp,
+    cloud: Ttp,
+    contract: Contract,
+    agreed: Agreed,
+    key: PublicKey,
+}
+
+async fn serve(data: &Path) -> Server {
+    let mut config = Config::new(data);
+    config.listen.set_port(0);
+    config.roles = vec![Role::Ttp];
+    Server::start(config).await.unwrap()
+}
+
+fn party(url: &str, secret: u8) -> Ttp {
+    let identity = Identity::from_secret([secret; 32]).unwrap();
+    Ttp::connect(url, Arc::new(identity)).unwrap()
+}
+
+fn prove(party: &Ttp) -> CertifiedKey {
+    CertifiedKey::prove(&SECRET, &party.identity().public().sign).unwrap()
+}
+
+fn refusal<T: std::fmt::Debug>(result: Result<T, Error>) -> Code {
+    match result {
+        Err(Error::Refused { code, .. }) => code,
+        other => panic!("{other:?}"),
+    }
+}
+
+impl World {
+    async fn at(url: &str, owner: u8) -> Self {
+        let (owner, cloud) = (party(url, owner), party(url, 200));
+        owner.register(None, None).await.unwrap();
+        cloud.register(Some(&prove(&cloud)), None).await.unwrap();
+        let info = owner.info().await.unwrap();
+        assert!(!info.token_needed);
+        let sign = cloud.identity().public().sign;
+        let (bytes, key) = owner.cloud_key(&sign).await.unwrap();
+        assert_eq!(&key, SECRET.public());
+        let contract = Contract {
+            version: 1,
+            owner: owner.identity().public().into(),
+            cloud: cloud.identity().public().into(),
+            ttp: info.identity,
+            cloud_key: <[u8; 32]>::from(Sha256::digest(&bytes)).into(),
+            base_seed: [7; 32].into(),
+            step: 100,
+            classes: Settings::default().classes_text(),
+            density: 0,
+            threshold: 30,
+            ticket_ms: 60_000,
+            created_ms: 1_700_000_000_000,
+            name: vec![1; 40].into(),
+        };
+        let signed = sign_by(&contract, &[&owner, &cloud]);
+        let agreed = owner.contract(signed).await.unwrap();
+        let (checked, same) = (owner.contract_key(&agreed).await.unwrap(), key.clone());
+        assert_eq!(checked, same);
+        Self {
+            owner,
+            cloud,
+            contract,
+            agreed,
+            key,
+        }
+    }
+
+    /// Another contract between the same.
+    async fn another(&self, created_ms: u64) -> Agreed {
+        let contract = Contract {
+            created_ms,
+            ..self.contract.clone()
+        };
+        let signed = sign_by(&contract, &[&self.owner, &self.cloud]);
+        self.owner.contract(signed).await.unwrap()
+    }
+
+    async fn tickets(
+        &self,
+        agreed: &Agreed,
+        request: TicketRequest,
+    ) -> Result<Vec<gstcamvault::client::ttp::Ticket>, Error> {
+        self.owner.tickets(agreed, &self.key, &request).await
+    }
+}
+
+fn sign_by(contract: &Contract, parties: &[&Ttp]) -> Signed {
+    let unsigned = Signed::new(contract);
+    let sign = |signed: Signed, party: &&Ttp| signed.sign::<Contract>(party.identity());
+    parties.iter().fold(unsigned, sign)
+}
+
+fn wanted(agreed: &Agreed, mode: Mode, count: u32) -> TicketRequest {
+    TicketRequest {
+        contract: agreed.id.into(),
+        mode,
+        width: 640,
+        height: 360,
+        feature: None,
+        count,
+    }
+}
+
+/// The word that a ticket's ciphertexts hold, as only the cloud can read it.
+fn word(ticket: &gstcamvault::client::ttp::Ticket) -> Word {
+    let bits = SECRET.public().modulus_bits();
+    let packing = packing(SECRET.public()).unwrap();
+    let open = |i: usize| SECRET.decrypt(&ticket.ciphertexts[i]).unwrap();
+    let each = ticket::labels_per_ciphertext(bits);
+    Word::from_bits(|bit| {
+        let (at, shift) = match ticket.head.mode {
+            Mode::Oblivious => (bit, ticket::LABEL_BITS * (bit % each) as u32),
+            Mode::Packed => {
+                let slots = packing.slots();
+                let at = (0..ticket::PLANS * slots)
+                    .find(|at| ticket::slot_bit(&packing, at / slots, at % slots) == bit)
+                    .unwrap();
+                (at, packing.shift(at % slots))
+            }
+        };
+        let clear = open(at);
+        let words = clear.words();
+        // The value stands alone at its place: anything there is a one.
+        let place = shift as usize / 64;
+        let one = words
+            .iter()
+            .enumerate()
+            .any(|(i, &word)| word != 0 && i >= place);
+        assert!(words.iter().take(place).all(|&word| word == 0));
+        one
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn contracts_need_everyones_signature_and_registered_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = serve(dir.path()).await;
+    let url = server.url();
+    let stranger = party(&url, 9);
+    assert_eq!(
+        refusal(stranger.get_contract(&[0; 32]).await),
+        Code::NotEnrolled
+    );
+    // A key proven for somebody else.
+    let proof = prove(&party(&url, 10));
+    assert_eq!(
+        refusal(stranger.register(Some(&proof), None).await),
+        Code::Malformed
+    );
+    let world = World::at(&url, 1).await;
+    stranger.register(None, None).await.unwrap();
+    // Again is harmless; with another key it is refused.
+    world.owner.register(None, None).await.unwrap();
+    let other = SecretKey::generate(2048).unwrap();
+    let sign = world.cloud.identity().public().sign;
+    let other = CertifiedKey::prove(&other, &sign).unwrap();
+    assert_eq!(
+        refusal(world.cloud.register(Some(&other), None).await),
+        Code::Conflict
+    );
+    assert!(stranger.cloud_key(&[3; 32]).await.is_err());
+
+    let (owner, cloud) = (&world.owner, &world.cloud);
+    let signed = sign_by(&world.contract, &[owner, cloud]);
+    let again = owner.contract(signed.clone()).await.unwrap();
+    assert_eq!(again, world.agreed);
+    for (who, allowed) in [(owner, true), (cloud, true), (&stranger, false)] {
+        let got = who.get_contract(&world.agreed.id).await;
+        match allowed {
+            true => assert_eq!(got.unwrap(), world.agreed),
+            false => assert_eq!(refusal(got), Code::NotFound),
+        }
+    }
+    let change = |change: &dyn Fn(&mut Contract)| {
+        let mut contract = world.contract.clone();
+        change(&mut contract);
+        sign_by(&contract, &[owner, cloud])
+    };
+    let alone = sign_by(&world.contract, &[owner]);
+    let forged = sign_by(&world.contract, &[owner, &stranger]);
+    for refused in [
+        alone,
+        forged,
+        change(&|c| c.cloud_key = [1; 32].into()),
+        change(&|c| c.ttp.agree = [1; 32].into()),
+        change(&|c| c.owner.agree = [1; 32].into()),
+        change(&|c| c.cloud.agree = [1; 32].into()),
+        change(&|c| c.cloud = stranger.identity().public().into()),
+        change(&|c| c.step = 99),
+        change(&|c| c.threshold = 64),
+        change(&|c| c.version = 2),
+    ] {
+        assert_eq!(refusal(owner.contract(refused).await), Code::Malformed);
+    }
+    // By another than its owner.
+    for other in [cloud, &stranger] {
+        let brought = other.contract(signed.clone()).await;
+        assert_eq!(refusal(brought), Code::Malformed);
+    }
+    let asked = wanted(&world.agreed, Mode::Oblivious, 1);
+    for other in [cloud, &stranger] {
+        let taken = other.tickets(&world.agreed, &world.key, &asked).await;
+        assert_eq!(refusal(taken), Code::NotFound);
+    }
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_needed_where_others_can_reach_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = Program::listen("0.0.0.0:0", dir.path(), &["--role", "ttp"]);
+    let url = program.url.replace("0.0.0.0", "127.0.0.1");
+    let party = party(&url, 1);
+    assert!(party.info().await.unwrap().token_needed);
+    for wrong in [None, Some("wrong")] {
+        let refused = refusal(party.register(None, wrong).await);
+        assert_eq!(refused, Code::NotEnrolled);
+    }
+    let path = dir.path().join("secrets/register.token");
+    let token = std::fs::read_to_string(path).unwrap();
+    party.register(None, Some(&token)).await.unwrap();
+    party.register(None, None).await.unwrap();
+    // No stores of the other roles.
+    assert!(!dir.path().join("blobs").exists() && !dir.path().join("metadata").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tickets_open_to_their_word_at_the_cloud_and_no_word_comes_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = serve(dir.path()).await;
+    let world = World::at(&server.url(), 1).await;
+    let other = world.another(1).await;
+    let (mut words, mut number) = (HashSet::new(), 0);
+    for (agreed, mode, count) in [
+        (&world.agreed, Mode::Oblivious, 2),
+        (&world.agreed, Mode::Packed, 1),
+        (&other, Mode::Oblivious, 1),
+    ] {
+        let request = wanted(agreed, mode, count);
+        let tickets = world.tickets(agreed, request).await.unwrap();
+        for ticket in &tickets {
+            let word = word(ticket);
+            let ones = word.0.count_ones();
+            assert!((30..98).contains(&ones), "{ones}");
+            // The code word beneath the pad.
+            assert!(words.insert(word.0 ^ ticket.key.pad().0));
+            let head = &ticket.head;
+            let same = agreed.id == world.agreed.id;
+            assert_eq!(head.number, if same { number } else { 0 });
+            number += u64::from(same);
+            let validity = head.expires_ms - head.issued_ms;
+            assert!(validity >= 60_000 * u64::from(count));
+        }
+    }
+    for (request, code) in [
+        (wanted(&other, Mode::Oblivious, 0), Code::Malformed),
+        (
+            wanted(&other, Mode::Oblivious, MAX_TICKETS + 1),
+            Code::Malformed,
+        ),
+        (
+            TicketRequest {
+                width: 63,
+                ..wanted(&other, Mode::Oblivious, 1)
+            },
+            Code::Malformed,
+        ),
+        (
+            TicketRequest {
+                contract: [0; 32].into(),
+                ..wanted(&other, Mode::Oblivious, 1)
+            },
+            Code::NotFound,
+        ),
+    ] {
+        assert_eq!(refusal(world.tickets(&other, request).await), code);
+    }
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retrieval_takes_the_mark_out_and_ends_with_the_contract() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = serve(dir.path()).await;
+    let world = World::at(&server.url(), 1).await;
+    let agreed = &world.agreed;
+    let request = TicketRequest {
+        width: 128,
+        height: 72,
+        ..wanted(agreed, Mode::Oblivious, 1)
+    };
+    let ticket = world.tickets(agreed, request).await.unwrap().remove(0);
+    let (word, settings, size) = (word(&ticket), &agreed.settings, [128, 72]);
+    let layout = Layout::new(&ticket.key, 0, settings, size[0], size[1]);
+    let count = size[0] / 8 * (size[1] / 8) * settings.classes.len();
+    let sign = |i: usize| {
+        [
+            retrieval::Sign::None,
+            retrieval::Sign::Plus,
+            retrieval::Sign::Minus,
+        ][i % 3]
+    };
+    let signs: Vec<_> = (0..layout.marks().len()).map(sign).collect();
+    let plain: Vec<i16> = (0..count).map(|i| (i * 37 % 500) as i16 - 250).collect();
+    let mut stored = plain.clone();
+    for (mark, sign) in layout.marks().iter().zip(&signs) {
+        let delta = match sign {
+            retrieval::Sign::None => 0,
+            retrieval::Sign::Plus => 50,
+            retrieval::Sign::Minus => -50,
+        };
+        let at = position(settings, size[0], mark).unwrap();
+        stored[at] += delta * i16::from(word.bit(mark.bit.into()));
+    }
+    let mut ask = RetrievalRequest {
+        contract: agreed.id.into(),
+        ticket: 0,
+        mode: Mode::Oblivious,
+        key: None,
+        frames: vec![retrieval::Sign::pack(&signs).into(); 2],
+    };
+    let first = world.owner.retrieval(&ask).await.unwrap();
+    let pads = first.pads.unwrap();
+    let ttp = *agreed.contract.ttp.sign;
+    assert!(open_masks(world.owner.identity(), &ttp, &first.masks).is_err());
+    assert!(open_masks(world.cloud.identity(), &[1; 32], &first.masks).is_err());
+    let masks = open_masks(world.cloud.identity(), &ttp, &first.masks).unwrap();
+    assert_eq!((*masks.contract, masks.ticket), (agreed.id, 0));
+    for (frame, masks) in (0..).zip(&masks.frames) {
+        let sums = retrieval::add(&stored, masks).unwrap();
+        assert_eq!(retrieval::subtract(&pads, frame, &sums), plain);
+    }
+    // Fresh pads every time.
+    let second = world.owner.retrieval(&ask).await.unwrap();
+    assert_ne!(*second.pads.unwrap(), *pads);
+    // In the paper's way, under a key of the owner's.
+    ask.mode = Mode::Packed;
+    assert_eq!(refusal(world.owner.retrieval(&ask).await), Code::Malformed);
+    ask.key = Some(SECRET.public().modulus().into());
+    ask.frames.truncate(1);
+    let packed = world.owner.retrieval(&ask).await.unwrap();
+    assert!(packed.pads.is_none());
+    let masks = open_masks(world.cloud.identity(), &ttp, &packed.masks).unwrap();
+    let (key, packing) = (SECRET.public(), packing(SECRET.public()).unwrap());
+    let clear: Vec<i32> = masks.frames[0]
+        .chunks(key.ciphertext_bytes())
+        .flat_map(|bytes| {
+            let clear = SECRET.decrypt(&key.parse(bytes).unwrap()).unwrap();
+            packing.unpack(&clear).unwrap()
+        })
+        .collect();
+    let expected = plain.iter().zip(&stored).map(|(p, s)| i32::from(p - s));
+    assert!(clear.iter().take(count).copied().eq(expected));
+
+    for frames in [vec![vec![0u8; 3].into()], vec![vec![0xff; 100].into(); 1]] {
+        ask.frames = frames;
+        let refused = world.owner.retrieval(&ask).await;
+        assert_eq!(refusal(refused), Code::Malformed);
+    }
+    ask.frames = vec![retrieval::Sign::pack(&signs).into()];
+    ask.ticket = 1;
+    let refused = world.owner.retrieval(&ask).await;
+    assert_eq!(refusal(refused), Code::NotFound);
+    ask.ticket = 0;
+    assert_eq!(refusal(world.cloud.retrieval(&ask).await), Code::NotFound);
+    world.owner.delete(agreed).await.unwrap();
+    assert_eq!(refusal(world.owner.retrieval(&ask).await), Code::Gone);
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deletions_are_one_chain_that_shows_what_was_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = serve(dir.path()).await;
+    let world = World::at(&server.url(), 1).await;
+    let ttp = *world.agreed.contract.ttp.sign;
+    assert_eq!(world.owner.deletion_log(&ttp).await.unwrap(), vec![]);
+    let others = [world.another(1).await, world.another(2).await];
+    let request = wanted(&others[0], Mode::Oblivious, 2);
+    world.tickets(&others[0], request.clone()).await.unwrap();
+    let features = Features {
+        contract: others[0].id.into(),
+        ticket: 1,
+        started_ms: 5,
+        hashes: vec![1, 2],
+        frames: 3,
+        commitment: [4; 32].into(),
+    };
+    world.owner.features(&features).await.unwrap();
+    assert_eq!(
+        refusal(world.cloud.delete(&others[0]).await),
+        Code::NotFound
+    );
+    let mut receipts = vec![];
+    for (agreed, tickets) in [(&others[0], 2), (&world.agreed, 0), (&others[1], 0)] {
+        let (deletion, receipt) = world.owner.delete(agreed).await.unwrap();
+        assert_eq!(deletion.tickets, tickets);
+        let again = world.owner.delete(agreed).await.unwrap();
+        assert_eq!(again, (deletion, receipt.clone()));
+        receipts.push(receipt);
+    }
+    let refused = world.tickets(&others[0], request).await;
+    assert_eq!(refusal(refused), Code::Gone);
+    // What was seen can still be said, once.
+    world.owner.features(&features).await.unwrap();
+    let other = Features {
+        frames: 4,
+        ..features
+    };
+    assert_eq!(refusal(world.owner.features(&other).await), Code::Conflict);
+    // A new start does not break the chain.
+    let url = server.url();
+    server.shutdown().await;
+    let mut config = Config::new(dir.path());
+    config.listen = url.strip_prefix("http://").unwrap().parse().unwrap();
+    config.roles = vec![Role::Ttp];
+    let server = Server::start(config).await.unwrap();
+    let log = world.owner.deletion_log(&ttp).await.unwrap();
+    assert_eq!(log.len(), 3);
+    let last = world.another(3).await;
+    let (_, receipt) = world.owner.delete(&last).await.unwrap();
+    receipts.push(receipt);
+    assert_eq!(check_deletions(&ttp, &receipts).unwrap()[..3], log);
+    // Left out, exchanged, signed by another.
+    let mut gap = receipts.clone();
+    gap.remove(1);
+    assert!(matches!(
+        check_deletions(&ttp, &gap),
+        Err(Error::Deletions(1))
+    ));
+    let mut turned = receipts.clone();
+    turned.swap(2, 3);
+    assert!(check_deletions(&ttp, &turned).is_err());
+    let mut forged = receipts.clone();
+    let mut deletion: Deletion = forged[2].unverified().unwrap();
+    deletion.tickets = 9;
+    forged[2] = Signed::new(&deletion).sign::<Deletion>(world.owner.identity());
+    assert!(check_deletions(&ttp, &forged).is_err());
+    assert!(check_deletions(&ttp, &receipts).is_ok());
+    server.shutdown().await;
+}
+
+/// What was acknowledged: contract, number and code word.
+type Acknowledged = Arc<Mutex<Vec<([u8; 32], u64, u128)>>>;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_while_it_issues_it_repeats_no_number_and_no_word() {
+    let dir = tempfile::tempdir().unwrap();
+    let done = Acknowledged::default();
+    let mut deleted = vec![];
+    let mut program = Program::start(dir.path(), &["--role", "ttp"]);
+    for round in 0..3u64 {
+        let world = Arc::new(World::at(&program.url, 1).await);
+        let gone = world.another(round).await;
+        let (_, receipt) = world.owner.delete(&gone).await.unwrap();
+        deleted.push(receipt);
+        let writers: Vec<_> = (0..2)
+            .map(|_| {
+                let (world, done) = (world.clone(), done.clone());
+                tokio::spawn(async move {
+                    loop {
+                        let request = wanted(&world.agreed, Mode::Oblivious, 1);
+                        let Ok(tickets) = world.tickets(&world.agreed, request).await else {
+                            return;
+                        };
+                        for ticket in tickets {
+                            let code = word(&ticket).0 ^ ticket.key.pad().0;
+                            let entry = (world.agreed.id, ticket.head.number, code);
+                            done.lock().unwrap().push(entry);
+                        }
+                    }
+                })
+            })
+            .collect();
+        let before = done.lock().unwrap().len();
+        while done.lock().unwrap().len() < before + 2 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(137 * round)).await;
+        program.kill();
+        for writer in writers {
+            writer.await.unwrap();
+        }
+        program.again();
+    }
+    let done = done.lock().unwrap().clone();
+    assert!(done.len() > 3, "{}", done.len());
+    let numbers: HashSet<_> = done.iter().map(|(id, number, _)| (id, number)).collect();
+    let words: HashSet<_> = done.iter().map(|(.., word)| word).collect();
+    assert_eq!((numbers.len(), words.len()), (done.len(), done.len()));
+    let world = World::at(&program.url, 1).await;
+    let ttp = *world.agreed.contract.ttp.sign;
+    let log = world.owner.deletion_log(&ttp).await.unwrap();
+    assert_eq!(check_deletions(&ttp, &deleted).unwrap(), log);
+    let request = wanted(&world.agreed, Mode::Oblivious, 1);
+    let next = world.tickets(&world.agreed, request).await.unwrap();
+    let greatest = done.iter().map(|(_, number, _)| *number).max();
+    assert!(next[0].head.number > greatest.unwrap());
+    assert_eq!(world.agreed.id, done[0].0);
+}
