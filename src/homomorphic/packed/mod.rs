@@ -26,6 +26,9 @@
 
 mod file;
 mod generate;
+#[cfg_attr(not(target_arch = "x86_64"), path = "no_ifma.rs")]
+mod ifma;
+mod lanes;
 mod proof;
 mod public;
 mod randomiser;
@@ -33,6 +36,7 @@ mod secret;
 mod signs;
 
 pub use file::{read_public_key, read_secret_key, write_public_key, write_secret_key};
+pub use lanes::Engine;
 pub use proof::{CertifiedKey, ROOT_ROUNDS, SOUNDNESS_BITS, SQUARE_ROUNDS, TRIAL_BOUND};
 pub use public::{Ciphertext, PublicKey};
 pub use randomiser::{
