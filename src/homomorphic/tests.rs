@@ -100,11 +100,21 @@ proptest! {
         });
         let key = KEYS.secret.public();
         let base = Base::derive(key, &SEED, b"");
-        let power = Randomiser::new(key, &base, bits).unwrap().test_power(&exponent);
+        let randomiser = Randomiser::new(key, &base, bits).unwrap();
+        let power = randomiser.test_power(&exponent);
         let n2 = KEYS.naive.public().modulus().pow(2);
         let of = |c: &packed::Ciphertext| BigUint::from_bytes_be(&key.to_bytes(c));
         let expected = of(&base.as_ciphertext()).modpow(&naive::big(&exponent), &n2);
         prop_assert_eq!(of(&power), expected);
+        // Side by side, with others in the other lanes.
+        let mut random = Random::new().unwrap();
+        let mut exponents: Vec<_> = (0..7).map(|_| random.below_power(bits)).collect();
+        exponents.insert(bits as usize % 8, exponent.into());
+        if let Some(powers) = randomiser.test_powers(&exponents) {
+            for (exponent, power) in exponents.iter().zip(powers) {
+                prop_assert_eq!(of(&power), of(&randomiser.test_power(exponent)));
+            }
+        }
     }
 
     #[test]

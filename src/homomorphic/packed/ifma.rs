@@ -19,8 +19,8 @@ use super::lanes::{LIMB_BITS, LIMB_MASK, MAX_LIMBS, Row};
 use std::arch::x86_64::{
     __m512i, __mmask8, _mm512_add_epi64, _mm512_and_si512, _mm512_cmpeq_epi64_mask,
     _mm512_load_si512, _mm512_madd52hi_epu64, _mm512_madd52lo_epu64, _mm512_mask_mov_epi64,
-    _mm512_permutex2var_epi64, _mm512_set1_epi64, _mm512_setzero_si512, _mm512_srli_epi64,
-    _mm512_store_si512,
+    _mm512_permutex2var_epi64, _mm512_set1_epi64, _mm512_setzero_si512, _mm512_slli_epi64,
+    _mm512_srli_epi64, _mm512_store_si512,
 };
 
 /// Limbs of one factor that are taken at a time: so many accumulators stay in registers.
@@ -49,7 +49,19 @@ impl Ifma {
         check(m, &[a, b], work);
         // SAFETY: `self` says that the features are there.
         unsafe {
-            product(a, b, m, inverse, work);
+            product(a, b, work);
+            reduce(work, m, inverse);
+            normalise(&work[m.len()..], a);
+        }
+    }
+
+    /// [`multiply`](Self::multiply) by itself, in four fifths of the time.
+    pub(super) fn square(self, m: &[Row], inverse: u64, a: &mut [Row], work: &mut [Row]) {
+        check(m, &[a], work);
+        // SAFETY: `self` says that the features are there.
+        unsafe {
+            square(a, work);
+            reduce(work, m, inverse);
             normalise(&work[m.len()..], a);
         }
     }
@@ -102,50 +114,82 @@ fn block(rows: &[Row; BLOCK]) -> [__m512i; BLOCK] {
     values
 }
 
-/// Montgomery's product by blocks of b: the upper half of `acc` is a·b/R mod m, not normalised.
-///
-/// No accumulator overflows: a column gets at most 4 numbers of 52 bits per limb, and a carry of
-/// less than 2^12, and [`MAX_LIMBS`] is below 2^9.
+/// acc ← a·b, not normalised.
 #[target_feature(enable = "avx512f,avx512ifma")]
-fn product(a: &[Row], b: &[Row], m: &[Row], inverse: u64, acc: &mut [Row]) {
+fn product(a: &[Row], b: &[Row], acc: &mut [Row]) {
     acc.fill(Row::default());
     for (i, b) in b.as_chunks().0.iter().enumerate() {
-        let acc = &mut acc[i * BLOCK..][..m.len() + BLOCK];
-        add_product(acc, a, &block(b));
-        reduce_block(acc, m, inverse);
+        add_product(&mut acc[i * BLOCK..][..a.len() + BLOCK], a, &block(b));
     }
 }
 
-/// Adds a multiple of m such that the lowest block of limbs becomes 0, and carries from it.
+/// acc ← a², not normalised: what is off the diagonal of blocks is computed once and doubled.
+#[target_feature(enable = "avx512f,avx512ifma")]
+fn square(a: &[Row], acc: &mut [Row]) {
+    acc.fill(Row::default());
+    let blocks = a.as_chunks::<BLOCK>().0;
+    for (i, b) in blocks.iter().enumerate() {
+        let rest = &a[(i + 1) * BLOCK..];
+        let start = (2 * i + 1) * BLOCK;
+        add_product(&mut acc[start..][..rest.len() + BLOCK], rest, &block(b));
+    }
+    for column in acc.iter_mut() {
+        store(column, _mm512_slli_epi64::<1>(load(column)));
+    }
+    for (acc, b) in acc.chunks_exact_mut(2 * BLOCK).zip(blocks) {
+        add_product(acc, b, &block(b));
+    }
+}
+
+/// Montgomery's reduction by blocks: the upper half of `acc` becomes acc/R mod m, not normalised.
+///
+/// No accumulator overflows, before or here: a column gets at most 4 numbers of 52 bits per limb
+/// and carries of less than 2^12, and [`MAX_LIMBS`] is below 2^9.
+#[target_feature(enable = "avx512f,avx512ifma")]
+fn reduce(acc: &mut [Row], m: &[Row], inverse: u64) {
+    let mut q = quotient(acc, m, inverse);
+    // What the next quotient waits for comes first, so that its latency is hidden by the rest.
+    let (first, rest) = m.split_at(m.len().min(2 * BLOCK));
+    for i in 0..m.len() / BLOCK {
+        let acc = &mut acc[i * BLOCK..][..m.len() + BLOCK];
+        add_product(&mut acc[..first.len() + BLOCK], first, &q);
+        let mut carry = _mm512_setzero_si512();
+        for row in &mut acc[..BLOCK] {
+            carry = _mm512_srli_epi64::<LIMB_BITS>(_mm512_add_epi64(load(row), carry));
+        }
+        let sum = _mm512_add_epi64(load(&acc[BLOCK]), carry);
+        store(&mut acc[BLOCK], sum);
+        // One too many at the end.
+        let next = quotient(&acc[BLOCK..], m, inverse);
+        add_product(&mut acc[first.len()..], rest, &q);
+        q = next;
+    }
+}
+
+/// The multiple of m that makes the lowest block of limbs 0.
 #[inline]
 #[target_feature(enable = "avx512f,avx512ifma")]
-fn reduce_block(acc: &mut [Row], m: &[Row], inverse: u64) {
+fn quotient(acc: &[Row], m: &[Row], inverse: u64) -> [__m512i; BLOCK] {
     let zero = _mm512_setzero_si512();
     let inverse = _mm512_set1_epi64(inverse as i64);
-    let (Some(low), Some(m_low)) = (acc.first_chunk(), m.first_chunk()) else {
-        return;
-    };
-    let (mut low, m_low) = (block(low), block(m_low));
     let mut q = [zero; BLOCK];
+    let (Some(low), Some(m)) = (acc.first_chunk(), m.first_chunk()) else {
+        return q;
+    };
+    let (mut low, m) = (block(low), block(m));
     for r in 0..BLOCK {
         q[r] = _mm512_madd52lo_epu64(zero, low[r], inverse);
         for k in r..BLOCK {
-            low[k] = _mm512_madd52lo_epu64(low[k], m_low[k - r], q[r]);
+            low[k] = _mm512_madd52lo_epu64(low[k], m[k - r], q[r]);
         }
         for k in r + 1..BLOCK {
-            low[k] = _mm512_madd52hi_epu64(low[k], m_low[k - r - 1], q[r]);
+            low[k] = _mm512_madd52hi_epu64(low[k], m[k - r - 1], q[r]);
         }
         if r + 1 < BLOCK {
             low[r + 1] = _mm512_add_epi64(low[r + 1], _mm512_srli_epi64::<LIMB_BITS>(low[r]));
         }
     }
-    add_product(acc, m, &q);
-    let mut carry = zero;
-    for row in &mut acc[..BLOCK] {
-        carry = _mm512_srli_epi64::<LIMB_BITS>(_mm512_add_epi64(load(row), carry));
-    }
-    let next = _mm512_add_epi64(load(&acc[BLOCK]), carry);
-    store(&mut acc[BLOCK], next);
+    q
 }
 
 /// acc += x·y.
@@ -153,23 +197,25 @@ fn reduce_block(acc: &mut [Row], m: &[Row], inverse: u64) {
 #[target_feature(enable = "avx512f,avx512ifma")]
 fn add_product(acc: &mut [Row], x: &[Row], y: &[__m512i; BLOCK]) {
     let zero = _mm512_setzero_si512();
-    // At limb j of x: what goes to columns j + r and j + r + 1.
+    // Places of a ring: at limb j of x, place (j + r) % BLOCK has what goes to column j + r from
+    // low halves, and to column j + r + 1 from high halves.
     let (mut low, mut high) = ([zero; BLOCK], [zero; BLOCK]);
     let (columns, rest) = acc.split_at_mut(x.len());
-    for (column, x) in columns.iter_mut().zip(x) {
-        let x = load(x);
-        for r in 0..BLOCK {
-            low[r] = _mm512_madd52lo_epu64(low[r], x, y[r]);
-            high[r] = _mm512_madd52hi_epu64(high[r], x, y[r]);
+    let columns = columns.as_chunks_mut::<BLOCK>().0.iter_mut();
+    for (columns, x) in columns.zip(x.as_chunks::<BLOCK>().0) {
+        for j in 0..BLOCK {
+            let x = load(&x[j]);
+            for r in 0..BLOCK {
+                let place = (j + r) % BLOCK;
+                low[place] = _mm512_madd52lo_epu64(low[place], x, y[r]);
+                high[place] = _mm512_madd52hi_epu64(high[place], x, y[r]);
+            }
+            let sum = _mm512_add_epi64(load(&columns[j]), low[j]);
+            store(&mut columns[j], sum);
+            let next = (j + 1) % BLOCK;
+            (low[j], low[next]) = (zero, _mm512_add_epi64(low[next], high[j]));
+            high[j] = zero;
         }
-        store(column, _mm512_add_epi64(load(column), low[0]));
-        let carried = high[0];
-        for r in 1..BLOCK {
-            low[r - 1] = low[r];
-            high[r - 1] = high[r];
-        }
-        low[0] = _mm512_add_epi64(low[0], carried);
-        (low[BLOCK - 1], high[BLOCK - 1]) = (zero, zero);
     }
     let mut before = zero;
     for (r, column) in rest.iter_mut().take(BLOCK).enumerate() {

@@ -236,8 +236,7 @@ impl Ring {
 
     /// a ← a²/R, below 2m; `a` below 4m.
     pub(super) fn square(&self, a: &mut Numbers, work: &mut Numbers) {
-        let b = a.clone();
-        self.multiply(a, &b, work);
+        self.ifma.square(&self.modulus, self.inverse, a, work);
     }
 }
 

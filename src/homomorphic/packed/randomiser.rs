@@ -235,6 +235,22 @@ impl Randomiser {
         (0..ROWS).fold(0, |u, i| u | bit(i * self.row + column) << i)
     }
 
+    /// [`Self::power_lanes`] for tests elsewhere, if the processor can.
+    #[cfg(test)]
+    pub(crate) fn test_powers(
+        &self,
+        exponents: &[Zeroizing<BoxedUint>],
+    ) -> Option<Vec<Ciphertext>> {
+        let lanes = self.key.lanes(super::Engine::detect().ifma()?)?;
+        let mut work = lanes.ring.work();
+        let mut powers = self.power_lanes(lanes, exponents, &mut work);
+        let unit = lanes.ring.read(&[&[1][..]; LANES], 0);
+        lanes.ring.multiply(&mut powers, &unit, &mut work);
+        lanes.ring.multiply(&mut powers, &lanes.leave, &mut work);
+        let power = |lane| self.key.from_montgomery(&lanes.ring.write(&powers, lane));
+        Some((0..exponents.len()).map(power).collect())
+    }
+
     /// h^exponent, constant-time.
     fn power(&self, exponent: &BoxedUint) -> BoxedMontyForm {
         let size = self.key.square().bits_precision() as usize / 64;
