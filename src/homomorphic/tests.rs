@@ -399,7 +399,10 @@ fn malformed_ciphertexts_are_refused() {
         p.clone(),
         &p * &p * 3u32,
     ];
+    let right = bytes(&(n + 1u32));
     for value in wrong {
+        let many = key.parse_many(&[right.clone(), bytes(&value), right.clone()]);
+        assert!(matches!(many, Err(Error::CiphertextValue)));
         assert!(matches!(
             key.parse(&bytes(&value)),
             Err(Error::CiphertextValue)
@@ -425,6 +428,11 @@ fn malformed_ciphertexts_are_refused() {
     }
     assert!(key.parse(&bytes(&BigUint::from(1u32))).is_ok());
     assert!(key.parse(&bytes(&(&n2 - 1u32))).is_ok());
+    let many = key.parse_many(&[&right[..], &right]).unwrap();
+    assert!(many.iter().all(|c| key.to_bytes(c) == right));
+    let short = key.parse_many(&[&right[..], &right[1..]]);
+    assert!(matches!(short, Err(Error::CiphertextLength { .. })));
+    assert!(key.parse_many(&[[0u8; 0]; 0]).unwrap().is_empty());
 }
 
 #[test]

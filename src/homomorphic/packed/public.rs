@@ -218,26 +218,53 @@ impl PublicKey {
 
     /// Reads a ciphertext: right length, 0 < c < n², and gcd(c, n) = 1.
     pub fn parse(&self, bytes: &[u8]) -> Result<Ciphertext, Error> {
-        let expected = self.ciphertext_bytes();
-        if bytes.len() != expected {
-            return Err(Error::CiphertextLength {
-                found: bytes.len(),
-                expected,
-            });
+        let a = self.read(bytes)?;
+        match self.is_unit(&a.0) {
+            true => Ok(a),
+            false => Err(Error::CiphertextValue),
         }
-        let bits = self.modulus_bits() * 2;
-        let value = BoxedUint::from_be_slice(bytes, bits).map_err(|_| Error::CiphertextLength {
+    }
+
+    /// [`parse`](Self::parse) for many, with one greatest common divisor for all, which is what
+    /// takes the time: their product is coprime with n if each is. One that is wrong fails all.
+    pub fn parse_many(&self, many: &[impl AsRef<[u8]>]) -> Result<Vec<Ciphertext>, Error> {
+        let mut product = BoxedMontyForm::one(self.square());
+        let mut out = Vec::with_capacity(many.len());
+        for bytes in many {
+            let a = self.read(bytes.as_ref())?;
+            product = product.mul(&a.0);
+            out.push(a);
+        }
+        match self.is_unit(&product) {
+            true => Ok(out),
+            false => Err(Error::CiphertextValue),
+        }
+    }
+
+    /// Right length, and below n².
+    fn read(&self, bytes: &[u8]) -> Result<Ciphertext, Error> {
+        let expected = self.ciphertext_bytes();
+        let length = || Error::CiphertextLength {
             found: bytes.len(),
             expected,
-        })?;
-        // gcd(c, n) = gcd(c mod n, n), which is n for zero.
-        let rest = value.rem_vartime(self.nz_n());
-        let gcd = self.odd_n().gcd_vartime(&rest);
-        let within = value < *self.0.square.modulus().as_ref();
-        match within && bool::from(gcd.as_ref().is_one()) {
+        };
+        if bytes.len() != expected {
+            return Err(length());
+        }
+        let bits = self.modulus_bits() * 2;
+        let value = BoxedUint::from_be_slice(bytes, bits).map_err(|_| length())?;
+        match value < *self.0.square.modulus().as_ref() {
             true => Ok(Ciphertext(self.enter(&value))),
             false => Err(Error::CiphertextValue),
         }
+    }
+
+    /// Whether a public number is coprime with n. The factor of Montgomery's form, a power of 2,
+    /// changes nothing in that, and gcd(a, n) = gcd(a mod n, n), which is n for zero.
+    fn is_unit(&self, a: &BoxedMontyForm) -> bool {
+        let rest = a.as_montgomery().rem_vartime(self.nz_n());
+        let gcd = self.odd_n().gcd_vartime(&rest);
+        bool::from(gcd.as_ref().is_one())
     }
 }
 
