@@ -462,7 +462,7 @@ fn many_fail_as_one_does() {
     let own = KEYS.encryptor.encrypt(&1.into()).unwrap();
     let other = encryptor(&OTHER, 64);
     let foreign = other.encrypt(&1.into()).unwrap();
-    let tables = SignTables::new(key, &[own.clone()]).unwrap();
+    let tables = SignTables::new(key, std::slice::from_ref(&own)).unwrap();
     let far = Plaintext::from_words(vec![0, 0, 0, 0, 0, 0, 0, 0, 1]);
     let randomiser = KEYS.encryptor.randomiser();
     for engine in [Engine::detect(), Engine::PORTABLE] {

@@ -205,10 +205,10 @@ fn add_product(acc: &mut [Row], x: &[Row], y: &[__m512i; BLOCK]) {
     for (columns, x) in columns.zip(x.as_chunks::<BLOCK>().0) {
         for j in 0..BLOCK {
             let x = load(&x[j]);
-            for r in 0..BLOCK {
+            for (r, &y) in y.iter().enumerate() {
                 let place = (j + r) % BLOCK;
-                low[place] = _mm512_madd52lo_epu64(low[place], x, y[r]);
-                high[place] = _mm512_madd52hi_epu64(high[place], x, y[r]);
+                low[place] = _mm512_madd52lo_epu64(low[place], x, y);
+                high[place] = _mm512_madd52hi_epu64(high[place], x, y);
             }
             let sum = _mm512_add_epi64(load(&columns[j]), low[j]);
             store(&mut columns[j], sum);

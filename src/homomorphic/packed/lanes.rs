@@ -187,10 +187,10 @@ impl Ring {
     pub(super) fn add(&self, a: &mut [Row], b: &[Row]) {
         let mut carry = [0; LANES];
         for (a, b) in a.iter_mut().zip(b) {
-            for lane in 0..LANES {
-                let sum = a.0[lane] + b.0[lane] + carry[lane];
-                a.0[lane] = sum & LIMB_MASK;
-                carry[lane] = sum >> LIMB_BITS;
+            for ((a, b), carry) in a.0.iter_mut().zip(b.0).zip(&mut carry) {
+                let sum = *a + b + *carry;
+                *a = sum & LIMB_MASK;
+                *carry = sum >> LIMB_BITS;
             }
         }
     }
@@ -385,8 +385,8 @@ mod tests {
             let words = BoxedUint::from_words(exponent.to_u64_digits().into_iter().chain([0]));
             let mut power = ring.power(&base, &words, bits);
             ring.multiply(&mut power, &ring.read(&[&[1][..]; LANES], 0), &mut work);
-            for lane in 0..LANES {
-                let expected = bases[lane].modpow(&exponent, &m);
+            for (lane, base) in bases.iter().enumerate() {
+                let expected = base.modpow(&exponent, &m);
                 prop_assert_eq!(big(ring.write(&power, lane).as_words()), expected);
             }
             // And the library's.

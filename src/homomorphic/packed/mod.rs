@@ -24,6 +24,7 @@
 //! shifts (by public positions), and whether an operation failed. Long-lived secrets (p, q,
 //! exponents, plaintexts) are wiped; what the library allocates inside one product is not.
 
+mod factors;
 mod file;
 mod generate;
 #[cfg_attr(not(target_arch = "x86_64"), path = "no_ifma.rs")]
@@ -35,6 +36,7 @@ mod randomiser;
 mod secret;
 mod signs;
 
+pub use factors::{FactorProof, PedersenParameters, factor_bits};
 pub use file::{read_public_key, read_secret_key, write_public_key, write_secret_key};
 pub use lanes::Engine;
 pub use proof::{CertifiedKey, ROOT_ROUNDS, SOUNDNESS_BITS, SQUARE_ROUNDS, TRIAL_BOUND};

@@ -144,7 +144,7 @@ impl PublicKey {
     }
 
     /// From a number that is in Montgomery form already.
-    pub(super) fn from_montgomery(&self, value: &BoxedUint) -> Ciphertext {
+    pub(super) fn ciphertext_of(&self, value: &BoxedUint) -> Ciphertext {
         Ciphertext(BoxedMontyForm::from_montgomery(
             value.clone(),
             self.square(),

@@ -247,7 +247,7 @@ impl Randomiser {
         let unit = lanes.ring.read(&[&[1][..]; LANES], 0);
         lanes.ring.multiply(&mut powers, &unit, &mut work);
         lanes.ring.multiply(&mut powers, &lanes.leave, &mut work);
-        let power = |lane| self.key.from_montgomery(&lanes.ring.write(&powers, lane));
+        let power = |lane| self.key.ciphertext_of(&lanes.ring.write(&powers, lane));
         Some((0..exponents.len()).map(power).collect())
     }
 

@@ -179,7 +179,7 @@ impl SignTables {
         ring.multiply(&mut product, &ring.read(&bare, 0), &mut work);
         ring.multiply(&mut product, &lanes.leave, &mut work);
         for lane in 0..sums.len() {
-            out.push(self.key.from_montgomery(&ring.write(&product, lane)));
+            out.push(self.key.ciphertext_of(&ring.write(&product, lane)));
         }
         Ok(())
     }
