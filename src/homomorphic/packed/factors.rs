@@ -109,7 +109,7 @@ struct Group {
 
 impl PedersenParameters {
     /// Draws parameters with a modulus of `bits` bits (2048, 3072 or 4096) of two safe primes,
-    /// which are forgotten. Takes a minute at 2048 bits and many at more: once per verifier.
+    /// which are forgotten. Takes seconds at 2048 bits and a minute or more beyond: once per verifier.
     pub fn generate(bits: u32) -> Result<Self, Error> {
         check_size(bits)?;
         let mut random = Random::new()?;
@@ -248,7 +248,7 @@ impl Widths {
 impl FactorProof {
     /// Makes the proof for a verifier and a contract: `context` holds all that it is to be bound
     /// to. Fails if the verifier's parameters are wrong, which could make a proof betray the key.
-    /// Takes about a second. Constant-time in the primes.
+    /// Takes seconds, most of them for that check. Constant-time in the primes.
     pub fn prove(
         secret: &SecretKey,
         parameters: &PedersenParameters,

@@ -17,6 +17,10 @@
 //! together with n: neither the owner (who could take h = 1 and read tickets) nor the cloud (who
 //! could take an h of small order) chooses it. The numbers are with [`rerandomise_bits`].
 //!
+//! **Side by side.** Where the processor has AVX-512 IFMA, eight products are computed at a time in
+//! radix 2^52 ([`Engine`]): [`SecretKey::decrypt_many`] and [`SignTables::combine_many`] take
+//! batches, best a multiple of eight. Results and guarantees are those of one by one.
+//!
 //! **Constant time** in plaintexts, signs, exponents and the secret key: encryption, products by
 //! tables (every entry is read), randomisers, [`SecretKey`]'s decryption, packing, and
 //! multiplication by a plain factor. **Not**: key generation (candidates that are rejected, and
