@@ -26,6 +26,7 @@ mod model;
 mod picture;
 mod simd;
 mod split;
+pub mod stream;
 mod transform;
 
 pub use join::{Joiner, Sent};
