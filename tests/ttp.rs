@@ -471,18 +471,39 @@ async fn deletions_are_one_chain_that_shows_what_was_changed() {
     server.shutdown().await;
 }
 
-/// A made picture of a place; pictures of a place differ a little.
-fn picture(place: usize, frame: usize) -> Plane {
+/// A made picture of a place, whose 64 lowest frequencies are all there, with some noise.
+fn picture(place: u32, frame: u32) -> Plane {
     let (width, height) = (640, 360);
-    let mut noise = (place * 100 + frame) as u32;
-    let (a, b) = (17.0 + 9.0 * place as f64, 41.0 - 3.0 * place as f64);
-    let pixel = |i: usize| {
-        let (x, y) = ((i % width) as f64, (i / width) as f64);
+    let mut noise = place;
+    let mut random = move || {
         noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        let wave = (x / a + place as f64).sin() + (y / b).cos() + (x * y / 4e3 / a).sin();
-        (128.0 + 24.0 * wave + f64::from(noise >> 29)) as u8
+        noise >> 24
     };
-    let data = (0..width * height).map(pixel).collect();
+    let waves: Vec<f64> = (0..64)
+        .map(|_| match random() {
+            up @ 128.. => f64::from(up & 3) + 5.0,
+            down => -f64::from(down & 3) - 5.0,
+        })
+        .collect();
+    let cosine = |u: usize, x: usize, side: usize| {
+        (std::f64::consts::PI * u as f64 * (x as f64 + 0.5) / side as f64).cos()
+    };
+    let columns: Vec<[f64; 8]> = (0..width)
+        .map(|x| std::array::from_fn(|u| cosine(u, x, width)))
+        .collect();
+    let mut data = Vec::with_capacity(width * height);
+    for y in 0..height {
+        let row: [f64; 8] = std::array::from_fn(|u| {
+            (0..8)
+                .map(|v| waves[8 * v + u] * cosine(v, y, height))
+                .sum()
+        });
+        for column in &columns {
+            let wave: f64 = row.iter().zip(column).map(|(a, b)| a * b).sum();
+            let noise = f64::from((random() + frame * 7) & 7);
+            data.push((124.0 + wave + noise).clamp(30.0, 225.0) as u8);
+        }
+    }
     Plane::new(width, height, data).unwrap()
 }
 
@@ -531,7 +552,7 @@ async fn a_leak_names_its_contract_and_footage_without_a_mark_nobody() {
         commitment: [0; 32].into(),
     };
     world.owner.features(&report).await.unwrap();
-    let mark = |ticket: &gstcamvault::client::ttp::Ticket, at: usize| {
+    let mark = |ticket: &gstcamvault::client::ttp::Ticket, at: u32| {
         let layout = Layout::new(&ticket.key, 0, &world.agreed.settings, 640, 360);
         let word = word(ticket);
         let frame = |i| {
