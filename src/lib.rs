@@ -2,6 +2,7 @@
 #![warn(missing_docs)]
 //! camvault: camera feeds go in; encrypted, deduplicated, provably forgettable footage comes out.
 
+pub mod arbiter;
 pub mod chunk;
 pub mod client;
 pub mod elements;

@@ -6,15 +6,18 @@ mod serve;
 
 use gstcamvault::client::ttp::{Agreed, check_deletions, open_masks, packing};
 use gstcamvault::client::{Error, Ttp};
+use gstcamvault::feature::Observer;
 use gstcamvault::homomorphic::packed::{CertifiedKey, PublicKey, SecretKey};
 use gstcamvault::homomorphic::{retrieval, ticket};
 use gstcamvault::identity::Identity;
+use gstcamvault::luma::Plane;
 use gstcamvault::protocol::*;
 use gstcamvault::server::{Config, Role, Server};
-use gstcamvault::watermark::{Layout, Settings, Word, position};
+use gstcamvault::watermark::{Layout, Settings, Word, embed, position};
 use serve::Program;
 use sha2::{Digest as _, Sha256};
 use std::collections::HashSet;
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
@@ -34,6 +37,8 @@ async fn serve(data: &Path) -> Server {
     let mut config = Config::new(data);
     config.listen.set_port(0);
     config.roles = vec![Role::Ttp];
+    // Frames that nobody marked are searched for nothing.
+    config.search_time = Duration::from_secs(1);
     Server::start(config).await.unwrap()
 }
 
@@ -463,6 +468,151 @@ async fn deletions_are_one_chain_that_shows_what_was_changed() {
     forged[2] = Signed::new(&deletion).sign::<Deletion>(world.owner.identity());
     assert!(check_deletions(&ttp, &forged).is_err());
     assert!(check_deletions(&ttp, &receipts).is_ok());
+    server.shutdown().await;
+}
+
+/// A made picture of a place, whose 64 lowest frequencies are all there, with some noise.
+fn picture(place: u32, frame: u32) -> Plane {
+    let (width, height) = (640, 360);
+    let mut noise = place;
+    let mut random = move || {
+        noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        noise >> 24
+    };
+    let waves: Vec<f64> = (0..64)
+        .map(|_| match random() {
+            up @ 128.. => f64::from(up & 3) + 5.0,
+            down => -f64::from(down & 3) - 5.0,
+        })
+        .collect();
+    let cosine = |u: usize, x: usize, side: usize| {
+        (std::f64::consts::PI * u as f64 * (x as f64 + 0.5) / side as f64).cos()
+    };
+    let columns: Vec<[f64; 8]> = (0..width)
+        .map(|x| std::array::from_fn(|u| cosine(u, x, width)))
+        .collect();
+    let mut data = Vec::with_capacity(width * height);
+    for y in 0..height {
+        let row: [f64; 8] = std::array::from_fn(|u| {
+            (0..8)
+                .map(|v| waves[8 * v + u] * cosine(v, y, height))
+                .sum()
+        });
+        for column in &columns {
+            let wave: f64 = row.iter().zip(column).map(|(a, b)| a * b).sum();
+            let noise = f64::from((random() + frame * 7) & 7);
+            data.push((124.0 + wave + noise).clamp(30.0, 225.0) as u8);
+        }
+    }
+    Plane::new(width, height, data).unwrap()
+}
+
+fn feature(plane: &Plane) -> u64 {
+    Observer::default().look(&plane.luma()).unwrap().phash.0
+}
+
+fn suspect(frames: &[Plane], contract: Option<&Agreed>) -> Suspect {
+    let zlib = |plane: &Plane| {
+        let mut out = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+        out.write_all(plane.data()).unwrap();
+        out.finish().unwrap().into()
+    };
+    Suspect {
+        width: 640,
+        height: 360,
+        frames: frames.iter().map(zlib).collect(),
+        file: Some([5; 32].into()),
+        contract: contract.map(|agreed| agreed.id.into()),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leak_names_its_contract_and_footage_without_a_mark_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = serve(dir.path()).await;
+    let world = World::at(&server.url(), 1).await;
+    let ttp = *world.agreed.contract.ttp.sign;
+    let other = world.another(1).await;
+    let judge = party(&server.url(), 50);
+    let (place, elsewhere) = (picture(1, 0), picture(4, 0));
+    // Three tickets that look alike, and one of another camera.
+    let request = TicketRequest {
+        feature: Some(feature(&place)),
+        ..wanted(&world.agreed, Mode::Oblivious, 3)
+    };
+    let tickets = world.tickets(&world.agreed, request).await.unwrap();
+    let plain = world.tickets(&other, wanted(&other, Mode::Packed, 1)).await;
+    let plain = plain.unwrap().remove(0);
+    let report = Features {
+        contract: other.id.into(),
+        ticket: 0,
+        started_ms: 1,
+        hashes: vec![feature(&elsewhere)],
+        frames: 4,
+        commitment: [0; 32].into(),
+    };
+    world.owner.features(&report).await.unwrap();
+    let mark = |ticket: &gstcamvault::client::ttp::Ticket, at: u32| {
+        let layout = Layout::new(&ticket.key, 0, &world.agreed.settings, 640, 360);
+        let word = word(ticket);
+        let frame = |i| {
+            let mut plane = picture(at, i);
+            embed(&mut plane.luma_mut(), &layout, word, None);
+            plane
+        };
+        (0..4).map(frame).collect::<Vec<_>>()
+    };
+    let clip = mark(&tickets[1], 1);
+    let sent = suspect(&clip, None);
+    let refused = judge.arbitrate(&ttp, &sent).await;
+    assert_eq!(refusal(refused), Code::NotEnrolled);
+    judge.register(None, None).await.unwrap();
+
+    let judged = judge.arbitrate(&ttp, &sent).await.unwrap();
+    let digest = suspect_digest(640, 360, clip.iter().map(Plane::data));
+    assert_eq!(*judged.verdict.frames, digest);
+    assert_eq!(judged.verdict.file, Some([5; 32].into()));
+    assert_eq!((judged.verdict.compared, judged.verdict.registered), (3, 4));
+    let leak = judged.verdict.leak.unwrap();
+    assert_eq!((*leak.contract, leak.ticket), (world.agreed.id, 1));
+    assert_eq!(leak.owner, world.contract.owner);
+    assert_eq!(leak.cloud, world.contract.cloud);
+    assert_eq!(leak.issued_ms, tickets[1].head.issued_ms);
+    assert!(leak.errors < 5 && leak.false_positive < 1e-12, "{leak:?}");
+    assert_eq!(leak.deleted, None);
+    assert_eq!(judged.contract.unwrap(), world.agreed);
+    assert_eq!(judged.bits.unwrap().len(), 128);
+
+    // Forgotten footage that turns up again; found by what was reported.
+    world.owner.delete(&other).await.unwrap();
+    let clip = mark(&plain, 4);
+    let judged = judge.arbitrate(&ttp, &suspect(&clip, None)).await.unwrap();
+    let leak = judged.verdict.leak.unwrap();
+    assert_eq!((*leak.contract, leak.ticket), (other.id, 0));
+    let log = world.owner.deletion_log(&ttp).await.unwrap();
+    assert_eq!(leak.deleted, Some((0, log[0].deleted_ms)));
+
+    // A picture that nobody has reported: only if the contract is named.
+    let clip = mark(&tickets[2], 7);
+    let sent = suspect(&clip, None);
+    let judged = judge.arbitrate(&ttp, &sent).await.unwrap();
+    assert_eq!((judged.verdict.leak, judged.verdict.compared), (None, 0));
+    let sent = suspect(&clip, Some(&world.agreed));
+    let judged = judge.arbitrate(&ttp, &sent).await.unwrap();
+    assert_eq!(judged.verdict.leak.unwrap().ticket, 2);
+
+    let unmarked: Vec<_> = (0..4).map(|i| picture(1, i)).collect();
+    let judged = judge.arbitrate(&ttp, &suspect(&unmarked, None)).await;
+    let judged = judged.unwrap();
+    assert_eq!((judged.verdict.leak, judged.verdict.compared), (None, 3));
+    assert!(judged.contract.is_none() && judged.bits.is_none());
+    let mut wrong = suspect(&unmarked, None);
+    wrong.width = 641;
+    let refused = judge.arbitrate(&ttp, &wrong).await;
+    assert_eq!(refusal(refused), Code::Malformed);
+    // Another third party's verdict does not count.
+    let sent = suspect(&unmarked, None);
+    assert!(judge.arbitrate(&[1; 32], &sent).await.is_err());
     server.shutdown().await;
 }
 

@@ -215,6 +215,7 @@ impl App {
                 .route("/v1/ttp/tickets", post(ttp::issue))
                 .route("/v1/ttp/features", post(ttp::features))
                 .route("/v1/ttp/retrievals", post(ttp::retrieve))
+                .route("/v1/ttp/arbitrations", post(ttp::arbitrate))
                 .route("/v1/ttp/deletions", get(ttp::deletions).post(ttp::delete));
         }
         router

@@ -68,6 +68,8 @@ pub struct Config {
     pub memory: u64,
     /// Bounds on what one request may hold.
     pub limits: Limits,
+    /// How long an arbitration may search for originals in frames that were cut or turned.
+    pub search_time: Duration,
     /// How slow a request's body may be.
     pub pace: Pace,
     /// How long a request's headers may take, and how long a connection may idle.
@@ -95,6 +97,7 @@ impl Config {
             max_connections: 4096,
             memory: 512 << 20,
             limits: Limits::default(),
+            search_time: Duration::from_secs(600),
             pace: Pace::default(),
             header_timeout: Duration::from_secs(30),
             drain: Duration::from_secs(30),

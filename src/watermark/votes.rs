@@ -160,7 +160,7 @@ impl Votes {
 
     /// How strongly the marks speak: the mean of u in the direction of its bit, in units of luma,
     /// estimated without knowing the bits.
-    pub(super) fn strength(&self) -> f64 {
+    pub(crate) fn strength(&self) -> f64 {
         let pairs: f64 = self.marks.iter().map(|n| n * (n - 1.0)).sum();
         match pairs > 0.0 {
             true => (self.excess().max(0.0) / pairs).sqrt(),

@@ -48,6 +48,9 @@ pub struct Args {
     /// Bytes that stay free on the disk.
     #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
     reserve: u64,
+    /// Seconds that an arbitration may search for the original in frames that were cut or turned.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    search_time: u64,
     /// Requests worked on at once.
     #[arg(long, value_name = "N", default_value_t = 128)]
     max_requests: usize,
@@ -71,6 +74,7 @@ impl Args {
         config.grace = Duration::from_secs(self.grace);
         config.collect_every = Duration::from_secs(self.collect_every.max(1));
         config.reserve = self.reserve;
+        config.search_time = Duration::from_secs(self.search_time);
         config.max_requests = self.max_requests;
         config.max_connections = self.max_connections;
         config

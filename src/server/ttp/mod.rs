@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The third party: its routes, and what they share.
 
+mod arbitration;
 mod contracts;
 mod tickets;
 
+pub use arbitration::arbitrate;
 pub use contracts::{add, delete, deletions, info, key, one, register};
 pub use tickets::{features, issue, retrieve};
 
@@ -26,6 +28,8 @@ type Answer<T> = Result<T, Refusal>;
 
 /// Longest wait until heavy work begins.
 const WORK_WAIT: Duration = Duration::from_secs(10);
+/// Arbitrations at once: each may hold all of a suspect's frames.
+const ARBITRATIONS: usize = 2;
 /// Contracts whose tables for randomisers are kept; up to 2 MiB each.
 const KEPT: usize = 32;
 
@@ -39,6 +43,8 @@ pub struct TtpRole {
     pub token: Option<zeroize::Zeroizing<String>>,
     /// Heavy computations at once.
     work: Semaphore,
+    /// Arbitrations at once.
+    arbitrations: Semaphore,
     /// Most recently used last.
     encryptors: Mutex<Vec<(Hash, Arc<Encryptor>)>>,
 }
@@ -61,6 +67,7 @@ impl TtpRole {
             registry: Arc::new(registry),
             token: (!open_registration).then(|| secrets::as_token(&token)),
             work: Semaphore::new(cores),
+            arbitrations: Semaphore::new(ARBITRATIONS),
             encryptors: Mutex::default(),
         })
     }
@@ -94,7 +101,7 @@ impl TtpRole {
         }
     }
 
-    /// What encrypts for `key` with the contract's own base; `purpose` tells uses apart.
+    /// What encrypts for a modulus with the contract's own base.
     fn encryptor(
         &self,
         modulus: &[u8],
