@@ -25,8 +25,8 @@
  * ## Bits that nobody here knows
  * With `contract` (a file that `camvault contract` wrote) and `ttp` the output is a sealed stream,
  * `application/x-dmqim-sealed`: only the cloud of the contract can open it, with `dmqimopen`, and gets
- * frames with a mark that this process cannot know. Tickets are fetched ahead of time; only the first
- * frame waits for one. When none comes any more, the last one is used until it expires (minutes),
+ * frames with a mark that this process cannot know. Tickets are fetched ahead of time; of live video
+ * only the first frame waits for one. When none comes any more, the last one is used until it expires (minutes),
  * then frames are dropped with a warning until the third party is back. The stream may take any way
  * that keeps its bytes and their order.
  * ```text
@@ -423,7 +423,9 @@ impl BaseTransformImpl for DmQimMark {
         let info = VideoInfo::from_caps(incaps)
             .map_err(|_| gst::loggable_error!(CAT, "Caps {incaps} are not taken"))?;
         if self.sealed.is_on() {
-            return match self.sealed.set_info(info) {
+            let mut latency = gst::query::Latency::new();
+            let live = self.obj().sink_pad().peer_query(&mut latency) && latency.result().0;
+            return match self.sealed.set_info(info, live) {
                 Ok(end) => {
                     self.push_end(end);
                     Ok(())

@@ -20,8 +20,8 @@ use std::time::Duration;
 /// Media type of sealed streams.
 pub const MEDIA_TYPE: &str = "application/x-dmqim-sealed";
 
-/// How long the first frame waits for its ticket.
-const FIRST_TICKET: Duration = Duration::from_secs(30);
+/// How long a frame that may wait waits for a ticket.
+const TICKET_WAIT: Duration = Duration::from_secs(30);
 /// How long EOS waits until the third party knows what was sent.
 const LAST_REPORT: Duration = Duration::from_secs(5);
 /// Between two looks at what the camera shows.
@@ -137,6 +137,8 @@ pub struct Sealing {
     looked: Option<u64>,
     /// Frames that found no ticket.
     lost: u64,
+    /// Whether frames cannot wait.
+    live: bool,
 }
 
 /// What became of a frame.
@@ -149,7 +151,7 @@ pub enum Frame {
 
 impl Sealing {
     /// Begins with frames like `info`; tickets are fetched from now on.
-    pub fn new(terms: Arc<Terms>, info: VideoInfo) -> Result<Self, gst::ErrorMessage> {
+    pub fn new(terms: Arc<Terms>, info: VideoInfo, live: bool) -> Result<Self, gst::ErrorMessage> {
         let geometry = pictures::geometry(&info).map_err(unfit)?;
         let wanted = Wanted {
             ttp: terms.ttp.clone(),
@@ -169,6 +171,7 @@ impl Sealing {
             observer: Observer::default(),
             looked: None,
             lost: 0,
+            live,
         })
     }
 
@@ -223,14 +226,15 @@ impl Sealing {
         self.lost
     }
 
-    /// A ticket: the first frame waits for one, later ones go on with the one there is.
+    /// A ticket: the first frame waits for one, later ones of live video go on with the one there
+    /// is.
     fn ticket(&mut self, canceller: &Canceller) -> Result<Option<Prepared>, gst::ErrorMessage> {
-        if self.segment.is_some() || self.lost > 0 {
+        if self.live && (self.segment.is_some() || self.lost > 0) {
             return self.tickets.try_next().map_err(network);
         }
         let tickets = &mut self.tickets;
         let waited =
-            canceller.wait(async { Ok(tokio::time::timeout(FIRST_TICKET, tickets.next()).await) });
+            canceller.wait(async { Ok(tokio::time::timeout(TICKET_WAIT, tickets.next()).await) });
         match waited {
             Ok(Ok(Ok(prepared))) => Ok(Some(prepared)),
             Ok(Ok(Err(e))) | Err(e) => Err(network(e)),
@@ -358,7 +362,7 @@ impl Sealed {
     }
 
     /// Frames have a format. What was sent in another is ended: its last bytes.
-    pub fn set_info(&self, info: VideoInfo) -> Result<Vec<u8>, gst::ErrorMessage> {
+    pub fn set_info(&self, info: VideoInfo, live: bool) -> Result<Vec<u8>, gst::ErrorMessage> {
         let terms = lock(&self.terms).clone();
         let terms = terms.ok_or_else(|| {
             gst::error_msg!(gst::CoreError::StateChange, ("Frames before the start"))
@@ -368,7 +372,7 @@ impl Sealed {
             return Ok(Vec::new());
         }
         let end = sealing.take().map(|old| old.finish(&self.canceller));
-        *sealing = Some(Sealing::new(terms, info)?);
+        *sealing = Some(Sealing::new(terms, info, live)?);
         Ok(end.unwrap_or_default())
     }
 
