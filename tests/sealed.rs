@@ -126,7 +126,6 @@ fn sealed_streams_go_through_tcp_and_through_a_vault() {
     let place = Place::new();
     let parties = parties(&place, 60_000);
     seal(&parties, "oblivious");
-    let sealed = parties.file("sealed");
     let port = {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         free.local_addr().unwrap().port()
