@@ -192,8 +192,9 @@ impl std::fmt::Debug for TicketSecret {
     }
 }
 
-/// That the third party has destroyed what it had for a contract; signed by it. The receipts of
-/// all deletions are one chain.
+/// That the third party gives out nothing more of a contract, neither tickets nor what takes marks
+/// out; signed by it. Seeds and words stay with it, to trace copies that turn up later. The
+/// receipts of all deletions are one chain.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Deletion {
