@@ -6,8 +6,10 @@
 //! - For labels: E(w_j·2^(127·i)), i the place of bit j among the labels of one ciphertext.
 //! - For slots: E(w_b·s/2·2^(B·slot)), b the bit that the slot carries.
 
-use super::packed::{Ciphertext, Encryptor};
-use super::{AdditiveScheme as _, Error, Packing, Plaintext};
+use super::packed::{Ciphertext, Encryptor, PublicKey};
+use super::{
+    AdditiveScheme as _, DEFAULT_GUARD_BITS, DEFAULT_SLOT_BITS, Error, Packing, Plaintext,
+};
 use crate::watermark::{BITS, Word};
 
 /// Bits of a label.
@@ -21,6 +23,11 @@ pub fn labels_per_ciphertext(modulus_bits: u32) -> usize {
 /// Arrangements of bits in slots that take turns from one ciphertext of a frame to the next: slot
 /// numbers go on counting, so that all bits get about the same number of slots.
 pub const PLANS: usize = 2;
+
+/// How tickets for slots, and masks of retrievals, lie in plaintexts of a key.
+pub fn packing(key: &PublicKey) -> Result<Packing, Error> {
+    Packing::new(DEFAULT_SLOT_BITS, DEFAULT_GUARD_BITS, key.modulus_bits())
+}
 
 /// The bit that a slot carries.
 pub fn slot_bit(packing: &Packing, plan: usize, slot: usize) -> usize {

@@ -279,6 +279,11 @@ pub struct Leak {
     /// been forgotten.
     #[n(8)]
     pub deleted: Option<(u64, u64)>,
+    /// When the owner first had marks of this ticket taken out, Unix milliseconds. An owner that
+    /// gives wrong signs then can learn the word; before, nobody but the third party and the cloud
+    /// can have made these frames.
+    #[n(9)]
+    pub retrieved_ms: Option<u64>,
 }
 
 /// A stream of sealed frames, up to the next ticket; signed by the owner.
