@@ -15,6 +15,7 @@ pub mod manifest;
 pub mod ownership;
 pub mod protocol;
 pub mod rce;
+pub mod sealed;
 pub mod server;
 pub mod store;
 mod trust;

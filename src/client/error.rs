@@ -132,6 +132,9 @@ pub enum Error {
     /// Homomorphic encryption: a cloud's key without proof, or ciphertexts that are none.
     #[error(transparent)]
     Homomorphic(#[from] crate::homomorphic::Error),
+    /// A ticket or a sealed stream.
+    #[error(transparent)]
+    Sealed(#[from] crate::sealed::stream::Error),
     /// A log of deletions that is not one chain.
     #[error(
         "the third party's log of deletions was changed: receipt {0} does not follow the one before"

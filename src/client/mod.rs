@@ -10,6 +10,7 @@ mod http;
 pub mod reader;
 pub mod recorder;
 mod spool;
+pub mod tickets;
 pub mod transport;
 pub mod ttp;
 mod uploader;

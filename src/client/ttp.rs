@@ -2,25 +2,26 @@
 //! The third party as one identity uses it: contracts, tickets, retrieval, deletion, arbitration.
 //! What it answers is checked against its signatures before it is believed.
 
+pub use crate::protocol::Agreed;
+pub use crate::sealed::stream::Ticket;
+
 use super::http::{Payload, Server, Signer};
 use super::{Error, hex};
-use crate::homomorphic::packed::{CertifiedKey, Ciphertext, PublicKey};
-use crate::homomorphic::ticket;
+use crate::homomorphic::packed::{CertifiedKey, PublicKey};
 use crate::identity::Identity;
 use crate::protocol::{
     CloudMasks, Contract, ContractBody, Deletion, DeletionLog, DeletionRequest, DocumentError,
     Features, Grant, Grants, Judged, MASKS_INFO, Masks, Mode, PADS_INFO, PartyRegistration,
-    RetrievalRequest, Signed, Suspect, TICKET_INFO, TicketHead, TicketRequest, TicketSecret,
-    TtpInfo, Verdict, decode, encode, vault_base,
+    RetrievalRequest, Signed, Suspect, TICKET_INFO, TicketHead, TicketRequest, TtpInfo, Verdict,
+    decode, encode, vault_base,
 };
-use crate::watermark::{BITS, Key, Settings};
 use bytes::Bytes;
 use minicbor::Decode;
 use reqwest::Method;
 use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
 use std::time::Duration;
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
 /// Bytes of an answer, at most.
 const MAX_ANSWER_BYTES: u64 = 64 << 20;
@@ -44,52 +45,6 @@ impl std::fmt::Debug for Ttp {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Ttp({})", self.0.server.base)
     }
-}
-
-/// A contract with the signatures of all three, checked.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Agreed {
-    /// Names it.
-    pub id: [u8; 32],
-    /// What was agreed on.
-    pub contract: Contract,
-    /// How marks are laid out under it.
-    pub settings: Settings,
-    /// As it was signed.
-    pub signed: Signed,
-}
-
-impl Agreed {
-    /// Checks the signatures of owner, cloud and third party, and that the numbers make sense.
-    /// Whether these are the right parties is the caller's to judge.
-    pub fn check(signed: Signed) -> Result<Self, DocumentError> {
-        let unread: Contract = signed.unverified()?;
-        let parties = [&*unread.owner.sign, &*unread.cloud.sign, &*unread.ttp.sign];
-        let contract: Contract = signed.verify(&parties)?;
-        let settings = contract.settings().ok_or_else(|| DocumentError::Form {
-            kind: "contract",
-            reason: "its numbers cannot be used".into(),
-        })?;
-        Ok(Self {
-            id: signed.id::<Contract>(),
-            contract,
-            settings,
-            signed,
-        })
-    }
-}
-
-/// A ticket as the owner uses it.
-#[derive(Clone, Debug)]
-pub struct Ticket {
-    /// What everyone may know.
-    pub head: TicketHead,
-    /// The same, signed by the third party: goes to the cloud.
-    pub signed: Signed,
-    /// Key of positions and dithers (layout 0).
-    pub key: Key,
-    /// The bits under the cloud's key, see [`crate::homomorphic::ticket`].
-    pub ciphertexts: Vec<Ciphertext>,
 }
 
 /// What the third party gives for taking marks out.
@@ -268,31 +223,7 @@ impl Ttp {
             return Err(wrong("a ticket for something else"));
         }
         let clear = self.identity().open(TICKET_INFO, &grant.secret)?;
-        if Sha256::digest(&*clear).as_slice() != head.secret.as_slice() {
-            return Err(wrong(
-                "a ticket whose secret is not the one that was signed",
-            ));
-        }
-        let secret = decode::<TicketSecret>(&clear);
-        let mut secret = secret.map_err(|e| wrong(&e.to_string()))?;
-        let ticket_key = Key::from_bytes(*secret.seed);
-        secret.seed.zeroize();
-        let count = match head.mode {
-            Mode::Oblivious => BITS,
-            Mode::Packed => ticket::PLANS * ticket::packing(key)?.slots(),
-        };
-        let each = key.ciphertext_bytes();
-        if secret.ciphertexts.len() != count * each {
-            return Err(wrong("a ticket with another number of ciphertexts"));
-        }
-        let pieces = secret.ciphertexts.chunks_exact(each);
-        let ciphertexts = pieces.map(|piece| key.parse(piece));
-        Ok(Ticket {
-            ciphertexts: ciphertexts.collect::<Result<_, _>>()?,
-            head,
-            signed: grant.head,
-            key: ticket_key,
-        })
+        Ok(Ticket::new(agreed, key, request.mode, grant.head, &clear)?)
     }
 
     /// Says what was seen under a ticket. The first report of a ticket stands.

@@ -5,6 +5,7 @@ pub mod dedupsink;
 pub mod dedupsrc;
 pub mod dmqimdetect;
 pub mod dmqimmark;
+pub mod dmqimopen;
 pub mod phashtag;
 pub mod rcededuppay;
 pub mod support;
@@ -19,5 +20,6 @@ pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     dedupsrc::register(plugin)?;
     phashtag::register(plugin)?;
     dmqimmark::register(plugin)?;
+    dmqimopen::register(plugin)?;
     dmqimdetect::register(plugin)
 }

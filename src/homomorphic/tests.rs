@@ -100,11 +100,21 @@ proptest! {
         });
         let key = KEYS.secret.public();
         let base = Base::derive(key, &SEED, b"");
-        let power = Randomiser::new(key, &base, bits).unwrap().test_power(&exponent);
+        let randomiser = Randomiser::new(key, &base, bits).unwrap();
+        let power = randomiser.test_power(&exponent);
         let n2 = KEYS.naive.public().modulus().pow(2);
         let of = |c: &packed::Ciphertext| BigUint::from_bytes_be(&key.to_bytes(c));
         let expected = of(&base.as_ciphertext()).modpow(&naive::big(&exponent), &n2);
         prop_assert_eq!(of(&power), expected);
+        // Side by side, with others in the other lanes.
+        let mut random = Random::new().unwrap();
+        let mut exponents: Vec<_> = (0..7).map(|_| random.below_power(bits)).collect();
+        exponents.insert(bits as usize % 8, exponent.into());
+        if let Some(powers) = randomiser.test_powers(&exponents) {
+            for (exponent, power) in exponents.iter().zip(powers) {
+                prop_assert_eq!(of(&power), of(&randomiser.test_power(exponent)));
+            }
+        }
     }
 
     #[test]
@@ -131,6 +141,64 @@ proptest! {
         let wrong = tables.multiply(sent, &vec![true; signs.len() + 1]);
         let refused = matches!(wrong, Err(Error::SignCount { .. }));
         prop_assert!(refused);
+    }
+
+    #[test]
+    fn many_at_a_time_are_as_one_by_one(
+        values in prop::collection::vec(prop::collection::vec(any::<u64>(), 1..8), 0..20),
+    ) {
+        let key = KEYS.secret.public();
+        let n2 = KEYS.naive.public().modulus().pow(2);
+        let of = |v: &BigUint| {
+            let digits = v.to_bytes_be();
+            let bytes = [vec![0; key.ciphertext_bytes() - digits.len()], digits].concat();
+            key.parse(&bytes).unwrap()
+        };
+        // Ciphertexts at the edges first: 1, n² − 1, n + 1, n² − n + 1.
+        let n = KEYS.naive.public().modulus();
+        let mut ciphertexts = vec![of(&1u32.into()), of(&(&n2 - 1u32)), of(&(n + 1u32)), of(&(&n2 - n + 1u32))];
+        ciphertexts.extend(values.into_iter().map(|words| {
+            KEYS.encryptor.encrypt(&Plaintext::from_words(words)).unwrap()
+        }));
+        let many = KEYS.secret.decrypt_many(&ciphertexts).unwrap();
+        let portable = KEYS.secret.decrypt_many_by(Engine::PORTABLE, &ciphertexts).unwrap();
+        prop_assert_eq!(&many, &portable);
+        for (one, c) in many.iter().zip(&ciphertexts) {
+            let naive = KEYS.naive.public().parse(&key.to_bytes(c)).unwrap();
+            prop_assert_eq!(one, &KEYS.naive.decrypt(&naive).unwrap());
+        }
+    }
+
+    #[test]
+    fn many_are_signed_as_one_by_one(
+        tickets in prop::collection::vec(any::<i32>(), 0..11),
+        sums in prop::collection::vec((any::<i32>(), any::<u16>()), 0..18),
+    ) {
+        let key = KEYS.secret.public();
+        let encrypt = |v: &i32| KEYS.encryptor.encrypt(&i64::from(*v).into()).unwrap();
+        let encrypted: Vec<_> = tickets.iter().map(encrypt).collect();
+        let tables = SignTables::new(key, &encrypted).unwrap();
+        let signs: Vec<Vec<bool>> = sums.iter()
+            .map(|(_, signs)| (0..tickets.len()).map(|i| signs >> i & 1 == 1).collect())
+            .collect();
+        let given: Vec<_> = sums.iter().zip(&signs)
+            .map(|(&(sum, _), signs)| (Plaintext::from(i64::from(sum)), &signs[..]))
+            .collect();
+        let randomiser = KEYS.encryptor.randomiser();
+        for engine in [Engine::detect(), Engine::PORTABLE] {
+            let sent = tables.combine_many_by(engine, &given, randomiser).unwrap();
+            prop_assert_eq!(sent.len(), sums.len());
+            for ((c, &(sum, _)), signs) in sent.iter().zip(&sums).zip(&signs) {
+                let signed = tickets.iter().zip(signs)
+                    .map(|(&t, &negative)| if negative { -i64::from(t) } else { i64::from(t) });
+                let expected = i64::from(sum) + signed.sum::<i64>();
+                prop_assert_eq!(KEYS.secret.decrypt(c).unwrap().to_i64(), Some(expected));
+                // It is a ciphertext as any other, for who parses and who goes on computing.
+                let again = key.parse(&key.to_bytes(c)).unwrap();
+                let doubled = key.add(&again, c).unwrap();
+                prop_assert_eq!(KEYS.secret.decrypt(&doubled).unwrap().to_i64(), Some(2 * expected));
+            }
+        }
     }
 
     #[test]
@@ -331,7 +399,10 @@ fn malformed_ciphertexts_are_refused() {
         p.clone(),
         &p * &p * 3u32,
     ];
+    let right = bytes(&(n + 1u32));
     for value in wrong {
+        let many = key.parse_many(&[right.clone(), bytes(&value), right.clone()]);
+        assert!(matches!(many, Err(Error::CiphertextValue)));
         assert!(matches!(
             key.parse(&bytes(&value)),
             Err(Error::CiphertextValue)
@@ -357,6 +428,11 @@ fn malformed_ciphertexts_are_refused() {
     }
     assert!(key.parse(&bytes(&BigUint::from(1u32))).is_ok());
     assert!(key.parse(&bytes(&(&n2 - 1u32))).is_ok());
+    let many = key.parse_many(&[&right[..], &right]).unwrap();
+    assert!(many.iter().all(|c| key.to_bytes(c) == right));
+    let short = key.parse_many(&[&right[..], &right[1..]]);
+    assert!(matches!(short, Err(Error::CiphertextLength { .. })));
+    assert!(key.parse_many(&[[0u8; 0]; 0]).unwrap().is_empty());
 }
 
 #[test]
@@ -378,6 +454,41 @@ fn ciphertexts_of_two_keys_do_not_mix() {
     let tables = SignTables::new(key, &[own]).unwrap();
     let mixed = tables.combine(&1.into(), &[true], other.randomiser());
     assert!(matches!(mixed, Err(Error::OtherKey)));
+}
+
+#[test]
+fn many_fail_as_one_does() {
+    let key = KEYS.secret.public();
+    let own = KEYS.encryptor.encrypt(&1.into()).unwrap();
+    let other = encryptor(&OTHER, 64);
+    let foreign = other.encrypt(&1.into()).unwrap();
+    let tables = SignTables::new(key, std::slice::from_ref(&own)).unwrap();
+    let far = Plaintext::from_words(vec![0, 0, 0, 0, 0, 0, 0, 0, 1]);
+    let randomiser = KEYS.encryptor.randomiser();
+    for engine in [Engine::detect(), Engine::PORTABLE] {
+        let mixed = [own.clone(), foreign.clone()];
+        let opened = KEYS.secret.decrypt_many_by(engine, &mixed);
+        assert!(matches!(opened, Err(Error::OtherKey)));
+        let combine = |sum: Plaintext, signs: &[bool], randomiser: &Randomiser| {
+            let sums = [(Plaintext::from(1), &[true][..]), (sum, signs)];
+            tables.combine_many_by(engine, &sums, randomiser)
+        };
+        let refused = combine(1.into(), &[true], other.randomiser());
+        assert!(matches!(refused, Err(Error::OtherKey)));
+        let refused = combine(1.into(), &[], randomiser);
+        assert!(matches!(
+            refused,
+            Err(Error::SignCount {
+                found: 0,
+                expected: 1
+            })
+        ));
+        let refused = combine(far.clone(), &[true], randomiser);
+        assert!(matches!(refused, Err(Error::PlaintextRange)));
+        // No two with the same randomness.
+        let twice = combine(1.into(), &[true], randomiser).unwrap();
+        assert_ne!(key.to_bytes(&twice[0]), key.to_bytes(&twice[1]));
+    }
 }
 
 #[test]

@@ -4,7 +4,9 @@
 //! cost thousands of squarings a bit.
 //!
 //! - For labels: E(w_j·2^(127·i)), i the place of bit j among the labels of one ciphertext.
-//! - For slots: E(w_b·s/2·2^(B·slot)), b the bit that the slot carries.
+//! - For slots: E(w_b·s/4·2^(B·slot)), b the bit that the slot carries. Each is multiplied in
+//!   twice, with signs (+, +) for δ = s/2, (−, −) for −s/2 and (+, −) for what is not marked: so all
+//!   three take the same time.
 
 use super::packed::{Ciphertext, Encryptor, PublicKey};
 use super::{
@@ -44,7 +46,8 @@ pub fn for_labels(encryptor: &Encryptor, word: Word) -> Result<Vec<Ciphertext>, 
     (0..BITS).map(bit).collect()
 }
 
-/// The [`PLANS`] × slots ciphertexts of a ticket for slots, with steps of `step`.
+/// The [`PLANS`] × slots ciphertexts of a ticket for slots, with a step of `step`,
+/// a multiple of 4.
 pub fn for_slots(
     encryptor: &Encryptor,
     packing: &Packing,
@@ -54,7 +57,7 @@ pub fn for_slots(
     let places = (0..PLANS).flat_map(|plan| (0..packing.slots()).map(move |slot| (plan, slot)));
     let bit = |(plan, slot)| {
         let bit = word.bit(slot_bit(packing, plan, slot));
-        let value = u64::from(bit) * u64::from(step / 2);
+        let value = u64::from(bit) * u64::from(step / 4);
         encryptor.encrypt(&shifted(value, packing.shift(slot)))
     };
     places.map(bit).collect()

@@ -2,8 +2,9 @@
 //! What owner, cloud and third party sign: contracts, tickets, deletions, verdicts ([RTBF]
 //! sections 4 to 8). All are [`Document`]s.
 
-use super::{B32, Document};
+use super::{B32, Document, DocumentError, Signed};
 use crate::identity::PublicId;
+use crate::sealed::Chroma;
 use crate::watermark::{Class, Dither, Placement, Settings};
 use minicbor::bytes::{ByteArray, ByteVec};
 use minicbor::{Decode, Encode};
@@ -61,7 +62,7 @@ pub enum Mode {
 }
 
 /// What owner, cloud and third party agree on for one camera; signed by all three. Its
-/// [`Signed::id`](super::Signed::id) names it.
+/// [`Signed::id`] names it.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Contract {
@@ -136,6 +137,39 @@ impl Contract {
             // The mean of a block is not for marks: what else is predicted comes from it.
             && settings.classes.iter().all(|class| class.index() != 0);
         (fits && settings.check().is_ok()).then_some(settings)
+    }
+}
+
+/// A contract with the signatures of all three, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Agreed {
+    /// Names it.
+    pub id: [u8; 32],
+    /// What was agreed on.
+    pub contract: Contract,
+    /// How marks are laid out under it.
+    pub settings: Settings,
+    /// As it was signed.
+    pub signed: Signed,
+}
+
+impl Agreed {
+    /// Checks the signatures of owner, cloud and third party, and that the numbers make sense.
+    /// Whether these are the right parties is the caller's to judge.
+    pub fn check(signed: Signed) -> Result<Self, DocumentError> {
+        let unread: Contract = signed.unverified()?;
+        let parties = [&*unread.owner.sign, &*unread.cloud.sign, &*unread.ttp.sign];
+        let contract: Contract = signed.verify(&parties)?;
+        let settings = contract.settings().ok_or_else(|| DocumentError::Form {
+            kind: "contract",
+            reason: "its numbers cannot be used".into(),
+        })?;
+        Ok(Self {
+            id: signed.id::<Contract>(),
+            contract,
+            settings,
+            signed,
+        })
     }
 }
 
@@ -292,7 +326,7 @@ pub struct Leak {
 pub struct SegmentHead {
     /// The ticket, signed by the third party.
     #[n(0)]
-    pub ticket: super::Signed,
+    pub ticket: Signed,
     /// Which run of the owner's element: drawn when it starts.
     #[n(1)]
     pub stream: ByteArray<16>,
@@ -351,4 +385,26 @@ pub enum ChromaKind {
     /// Full size.
     #[n(3)]
     Y444,
+}
+
+impl From<Chroma> for ChromaKind {
+    fn from(chroma: Chroma) -> Self {
+        match chroma {
+            Chroma::None => Self::None,
+            Chroma::I420 => Self::I420,
+            Chroma::Y42B => Self::Y42B,
+            Chroma::Y444 => Self::Y444,
+        }
+    }
+}
+
+impl From<ChromaKind> for Chroma {
+    fn from(kind: ChromaKind) -> Self {
+        match kind {
+            ChromaKind::None => Self::None,
+            ChromaKind::I420 => Self::I420,
+            ChromaKind::Y42B => Self::Y42B,
+            ChromaKind::Y444 => Self::Y444,
+        }
+    }
 }

@@ -5,6 +5,8 @@
 
 use super::{B32, decode, encode};
 use crate::identity::Identity;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
 use ed25519_dalek::{Signature, VerifyingKey};
 use minicbor::bytes::{ByteArray, ByteVec};
 use minicbor::{Decode, Encode};
@@ -101,10 +103,32 @@ impl Signed {
         })
     }
 
+    /// One line of text, for files: `camvault-KIND-1 ` and base64url.
+    pub fn to_text<D: Document>(&self) -> String {
+        format!("{}{}\n", prefix::<D>(), BASE64URL.encode(encode(self)))
+    }
+
+    /// Reads what [`Signed::to_text`] wrote; signatures are yet to be verified.
+    pub fn from_text<D: Document>(text: &str) -> Result<Self, DocumentError> {
+        let form = |reason: String| DocumentError::Form {
+            kind: D::KIND,
+            reason,
+        };
+        let prefix = prefix::<D>();
+        let body = text.trim().strip_prefix(&prefix);
+        let body = body.ok_or_else(|| form(format!("it does not begin with {prefix:?}")))?;
+        let bytes = BASE64URL.decode(body).map_err(|e| form(e.to_string()))?;
+        decode(&bytes).map_err(|e| form(e.to_string()))
+    }
+
     /// SHA-256 of what is signed: names the document.
     pub fn id<D: Document>(&self) -> [u8; 32] {
         Sha256::digest(message::<D>(&self.body)).into()
     }
+}
+
+fn prefix<D: Document>() -> String {
+    format!("camvault-{}-1 ", D::KIND.replace(' ', "-"))
 }
 
 fn message<D: Document>(body: &[u8]) -> Vec<u8> {
@@ -142,6 +166,9 @@ mod tests {
         let both = signed.clone().sign::<Note>(&b);
         assert!(both.verify::<Note>(&[&key_a, &key_b]).is_ok());
         assert_eq!(both.id::<Note>(), signed.id::<Note>());
+        let text = both.to_text::<Note>();
+        assert_eq!(Signed::from_text::<Note>(&text), Ok(both.clone()));
+        assert!(Signed::from_text::<Other>(&text).is_err());
         let mut changed = both;
         *changed.body.last_mut().unwrap() ^= 1;
         assert!(changed.verify::<Note>(&[&key_a]).is_err());

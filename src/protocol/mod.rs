@@ -5,6 +5,7 @@
 mod blobs;
 mod contract;
 mod document;
+mod gateway;
 pub mod signature;
 mod ttp;
 mod url;
@@ -13,6 +14,7 @@ pub use self::url::{DEFAULT_PORT, Moment, RecordingUrl, UrlError, Window, vault_
 pub use blobs::{BlobList, read_blob_frame, write_blob_frame};
 pub use contract::*;
 pub use document::{Document, DocumentError, Signed};
+pub use gateway::*;
 pub use ttp::*;
 
 use minicbor::bytes::{ByteArray, ByteVec};

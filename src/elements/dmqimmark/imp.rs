@@ -2,6 +2,9 @@
 /**
  * SECTION:element-dmqimmark
  *
+ * Marks raw video: with bits that are known, or with bits that a third party gave encrypted.
+ *
+ * ## Known bits
  * Embeds a known watermark of 128 bits into the luma of raw video, in place. `dmqimdetect` with the
  * same key reads it back, also from copies that were compressed, resized, cut, mirrored or darkened.
  *
@@ -18,10 +21,24 @@
  *     ! dmqimmark key-file=me.id watermark=0123456789abcdef0123456789abcdef \
  *     ! x264enc ! h264parse ! mp4mux ! filesink location=marked.mp4
  * ```
+ *
+ * ## Bits that nobody here knows
+ * With `contract` (a file that `camvault contract` wrote) and `ttp` the output is a sealed stream,
+ * `application/x-dmqim-sealed`: only the cloud of the contract can open it, with `dmqimopen`, and gets
+ * frames with a mark that this process cannot know. Tickets are fetched ahead of time; of live video
+ * only the first frame waits for one. When none comes any more, the last one is used until it expires (minutes),
+ * then frames are dropped with a warning until the third party is back. The stream may take any way
+ * that keeps its bytes and their order.
+ * ```text
+ * gst-launch-1.0 rtspsrc location=rtsp://camera/ ! decodebin ! videoconvert \
+ *     ! dmqimmark ttp=http://127.0.0.1:7420 contract=camera.contract identity=me.id \
+ *     ! tcpclientsink host=cloud port=7421
+ * ```
  */
 use super::meta;
+use super::sealed::{self, DEFAULT_AHEAD, Frame, Sealed, SealedMode, Terms};
 use crate::elements::support::watermark::Properties;
-use crate::elements::support::{lock, video};
+use crate::elements::support::{lock, pictures, video};
 use crate::watermark::{Key, Layout, Settings, Word, embed};
 use gst::glib;
 use gst::prelude::*;
@@ -29,7 +46,7 @@ use gst::subclass::prelude::*;
 use gst_base::prelude::*;
 use gst_base::subclass::prelude::*;
 use gst_video::{VideoFrameRef, VideoInfo};
-use std::sync::{LazyLock, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
@@ -78,6 +95,7 @@ pub struct DmQimMark {
     own: Mutex<Own>,
     // Held by the streaming thread while it marks; never while it pushes or posts.
     stream: Mutex<Stream>,
+    sealed: Sealed,
 }
 
 fn wrong_watermark(e: crate::watermark::WordError) -> gst::ErrorMessage {
@@ -172,8 +190,52 @@ impl DmQimMark {
         self.obj().src_pad().push_event(event);
     }
 
+    /// Seals a frame: what to push, if anything.
+    fn seal(&self, buffer: &gst::Buffer) -> Result<Option<gst::Buffer>, gst::ErrorMessage> {
+        let segment = self.obj().segment();
+        let running = segment
+            .downcast_ref::<gst::ClockTime>()
+            .and_then(|segment| segment.to_running_time(buffer.pts()));
+        let frame = self
+            .sealed
+            .frame(buffer, running.map(|time| time.nseconds()))?;
+        let Frame::Sealed(bytes, begins) = frame else {
+            gst::element_imp_warning!(
+                self,
+                gst::ResourceError::Read,
+                ("No ticket from the third party: frames are dropped until it is back")
+            );
+            return Ok(None);
+        };
+        let mut out = gst::Buffer::from_mut_slice(bytes);
+        if let Some(out) = out.get_mut() {
+            out.set_pts(buffer.pts());
+            out.set_duration(buffer.duration());
+            if !begins {
+                out.set_flags(gst::BufferFlags::DELTA_UNIT);
+            }
+        }
+        Ok(Some(out))
+    }
+
+    /// Pushes bytes that end a sealed stream.
+    fn push_end(&self, bytes: Vec<u8>) {
+        if !bytes.is_empty() {
+            let mut out = gst::Buffer::from_mut_slice(bytes);
+            if let Some(out) = out.get_mut() {
+                out.set_flags(gst::BufferFlags::DELTA_UNIT);
+            }
+            if let Err(e) = self.obj().src_pad().push(out) {
+                gst::debug!(CAT, imp = self, "The stream's end was not taken: {e}");
+            }
+        }
+    }
+
     /// Without a key nothing is marked, and nothing copied.
     fn pass_or_mark(&self) {
+        if self.sealed.is_on() {
+            return self.obj().set_passthrough(false);
+        }
         let off = match self.common.resolve() {
             Ok((_, key)) => key.is_none() && lock(&self.own).watermark.is_none(),
             Err(_) => false,
@@ -211,6 +273,34 @@ impl ObjectImpl for DmQimMark {
                     .default_value(DEFAULT_INTERVAL)
                     .mutable_playing()
                     .build(),
+                glib::ParamSpecString::builder("contract")
+                    .nick("Contract")
+                    .blurb("File that `camvault contract` wrote: frames leave as a sealed stream that its cloud alone can open (none = they leave as frames)")
+                    .mutable_ready()
+                    .build(),
+                glib::ParamSpecString::builder("ttp")
+                    .nick("Third party")
+                    .blurb("URL of the contract's third party, where tickets come from")
+                    .mutable_ready()
+                    .build(),
+                glib::ParamSpecString::builder("identity")
+                    .nick("Identity")
+                    .blurb("Identity file of the contract's owner (none = the environment's CAMVAULT_IDENTITY)")
+                    .mutable_ready()
+                    .build(),
+                glib::ParamSpecEnum::builder_with_default("mode", SealedMode::default())
+                    .nick("Mode")
+                    .blurb("How marked coefficients travel in a sealed stream")
+                    .mutable_ready()
+                    .build(),
+                glib::ParamSpecUInt::builder("tickets-ahead")
+                    .nick("Tickets ahead")
+                    .blurb("How many tickets are kept ready")
+                    .minimum(1)
+                    .maximum(16)
+                    .default_value(DEFAULT_AHEAD)
+                    .mutable_ready()
+                    .build(),
             ]);
             properties
         });
@@ -226,6 +316,17 @@ impl ObjectImpl for DmQimMark {
                 lock(&self.own).watermark = text.map(|text| text.parse());
             }
             "interval" => lock(&self.own).interval = value.get().unwrap_or(DEFAULT_INTERVAL),
+            "contract" => {
+                let file = value.get::<Option<String>>().ok().flatten();
+                let file = file.filter(|file| !file.is_empty());
+                lock(&self.sealed.chosen).contract = file.map(Into::into);
+            }
+            "ttp" => lock(&self.sealed.chosen).ttp = value.get().ok().flatten(),
+            "identity" => lock(&self.sealed.chosen).identity = value.get().ok().flatten(),
+            "mode" => lock(&self.sealed.chosen).mode = value.get().unwrap_or_default(),
+            "tickets-ahead" => {
+                lock(&self.sealed.chosen).ahead = value.get().unwrap_or(DEFAULT_AHEAD);
+            }
             name if self.common.set(name, value) => (),
             name => gst::warning!(CAT, imp = self, "Property {name} is not known"),
         }
@@ -235,6 +336,15 @@ impl ObjectImpl for DmQimMark {
     fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
         match pspec.name() {
             "interval" => lock(&self.own).interval.to_value(),
+            "contract" => lock(&self.sealed.chosen)
+                .contract
+                .as_ref()
+                .map(|file| file.display().to_string())
+                .to_value(),
+            "ttp" => lock(&self.sealed.chosen).ttp.to_value(),
+            "identity" => lock(&self.sealed.chosen).identity.to_value(),
+            "mode" => lock(&self.sealed.chosen).mode.to_value(),
+            "tickets-ahead" => lock(&self.sealed.chosen).ahead.to_value(),
             name => self
                 .common
                 .get(name)
@@ -246,6 +356,17 @@ impl ObjectImpl for DmQimMark {
 impl GstObjectImpl for DmQimMark {}
 
 impl ElementImpl for DmQimMark {
+    fn change_state(
+        &self,
+        transition: gst::StateChange,
+    ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        // The streaming thread may wait for a ticket, and has to end first.
+        if transition == gst::StateChange::PausedToReady {
+            self.sealed.canceller.cancel();
+        }
+        self.parent_change_state(transition)
+    }
+
     fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
         static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
             gst::subclass::ElementMetadata::new(
@@ -259,7 +380,19 @@ impl ElementImpl for DmQimMark {
     }
 
     fn pad_templates() -> &'static [gst::PadTemplate] {
-        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(video::pad_templates);
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
+            let mut out = video::caps();
+            out.merge(gst::Caps::new_empty_simple(sealed::MEDIA_TYPE));
+            let pads = [
+                ("sink", gst::PadDirection::Sink, video::caps()),
+                ("src", gst::PadDirection::Src, out),
+            ];
+            pads.into_iter()
+                .filter_map(|(name, direction, caps)| {
+                    gst::PadTemplate::new(name, direction, gst::PadPresence::Always, &caps).ok()
+                })
+                .collect()
+        });
         &TEMPLATES
     }
 }
@@ -271,6 +404,13 @@ impl BaseTransformImpl for DmQimMark {
     const TRANSFORM_IP_ON_PASSTHROUGH: bool = false;
 
     fn start(&self) -> Result<(), gst::ErrorMessage> {
+        let chosen = lock(&self.sealed.chosen).clone();
+        if let Some(contract) = &chosen.contract {
+            let terms = Terms::load(&chosen, contract)?;
+            *lock(&self.sealed.terms) = Some(Arc::new(terms));
+            self.sealed.canceller.reset();
+            return Ok(());
+        }
         let (_, key) = self.common.resolve()?;
         match lock(&self.own).watermark {
             Some(Err(e)) => Err(wrong_watermark(e)),
@@ -282,10 +422,84 @@ impl BaseTransformImpl for DmQimMark {
     fn set_caps(&self, incaps: &gst::Caps, _outcaps: &gst::Caps) -> Result<(), gst::LoggableError> {
         let info = VideoInfo::from_caps(incaps)
             .map_err(|_| gst::loggable_error!(CAT, "Caps {incaps} are not taken"))?;
+        if self.sealed.is_on() {
+            let mut latency = gst::query::Latency::new();
+            let live = self.obj().sink_pad().peer_query(&mut latency) && latency.result().0;
+            return match self.sealed.set_info(info, live) {
+                Ok(end) => {
+                    self.push_end(end);
+                    Ok(())
+                }
+                Err(e) => {
+                    self.post_error_message(e);
+                    Err(gst::loggable_error!(
+                        CAT,
+                        "Frames like {incaps} are not sealed"
+                    ))
+                }
+            };
+        }
         let mut stream = lock(&self.stream);
         stream.info = Some(info);
         stream.layouts.clear();
         Ok(())
+    }
+
+    fn transform_caps(
+        &self,
+        direction: gst::PadDirection,
+        caps: &gst::Caps,
+        filter: Option<&gst::Caps>,
+    ) -> Option<gst::Caps> {
+        let other = match (self.sealed.is_on(), direction) {
+            (false, _) => caps.intersect(&video::caps()),
+            (true, gst::PadDirection::Sink) => gst::Caps::new_empty_simple(sealed::MEDIA_TYPE),
+            (true, _) => pictures::caps(),
+        };
+        Some(match filter {
+            Some(filter) => filter.intersect_with_mode(&other, gst::CapsIntersectMode::First),
+            None => other,
+        })
+    }
+
+    fn generate_output(
+        &self,
+    ) -> Result<gst_base::subclass::base_transform::GenerateOutputSuccess, gst::FlowError> {
+        use gst_base::subclass::base_transform::GenerateOutputSuccess as Output;
+        if !self.sealed.is_on() {
+            return self.parent_generate_output();
+        }
+        let Some(buffer) = self.take_queued_buffer() else {
+            return Ok(Output::NoOutput);
+        };
+        match self.seal(&buffer) {
+            Ok(Some(out)) => Ok(Output::Buffer(out)),
+            Ok(None) => Ok(Output::NoOutput),
+            Err(e) => {
+                if !self.sealed.canceller.is_cancelled() {
+                    self.post_error_message(e);
+                    return Err(gst::FlowError::Error);
+                }
+                Err(gst::FlowError::Flushing)
+            }
+        }
+    }
+
+    fn sink_event(&self, event: gst::Event) -> bool {
+        match event.view() {
+            gst::EventView::Eos(_) => {
+                if let Some((end, lost)) = self.sealed.finish() {
+                    self.push_end(end);
+                    if lost > 0 {
+                        gst::warning!(CAT, imp = self, "{lost} frames found no ticket");
+                    }
+                }
+            }
+            gst::EventView::FlushStart(_) => self.sealed.canceller.cancel(),
+            gst::EventView::FlushStop(_) => self.sealed.canceller.reset(),
+            _ => (),
+        }
+        self.parent_sink_event(event)
     }
 
     fn transform_ip(
@@ -308,6 +522,7 @@ impl BaseTransformImpl for DmQimMark {
 
     fn stop(&self) -> Result<(), gst::ErrorMessage> {
         *lock(&self.stream) = Stream::default();
+        self.sealed.stop();
         Ok(())
     }
 }

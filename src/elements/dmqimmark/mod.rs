@@ -3,8 +3,10 @@
 
 mod imp;
 mod meta;
+mod sealed;
 
 pub use meta::put as put_watermark;
+pub use sealed::MEDIA_TYPE;
 
 use gst::glib;
 use gst::prelude::*;

@@ -20,6 +20,11 @@ impl Canceller {
         self.0.send_replace(true);
     }
 
+    /// Whether waits end at once.
+    pub fn is_cancelled(&self) -> bool {
+        *self.0.borrow()
+    }
+
     /// Lets waits wait again.
     pub fn reset(&self) {
         self.0.send_replace(false);

@@ -2,11 +2,13 @@
 //! Keys that elements read from files, with errors for the bus.
 
 use crate::identity::Identity;
+use crate::protocol::{Contract, Signed};
 use crate::rce::DomainSecret;
 use crate::watermark;
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use zeroize::Zeroizing;
@@ -39,6 +41,20 @@ pub fn identity(property: Option<&str>) -> Result<Arc<Identity>, gst::ErrorMessa
     Identity::load(&path)
         .map(Arc::new)
         .map_err(|e| gst::error_msg!(gst::ResourceError::OpenRead, ("{e}")))
+}
+
+/// Bytes of a contract file at most.
+const MAX_CONTRACT_FILE: u64 = 64 << 10;
+
+/// Reads a contract as `camvault contract` writes it.
+pub fn contract(path: &Path) -> Result<Signed, gst::ErrorMessage> {
+    let name = path.display();
+    let mut text = String::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(MAX_CONTRACT_FILE).read_to_string(&mut text))
+        .map_err(|e| gst::error_msg!(gst::ResourceError::OpenRead, ("contract {name}: {e}")))?;
+    Signed::from_text::<Contract>(&text)
+        .map_err(|e| gst::error_msg!(gst::ResourceError::Read, ("contract {name}: {e}")))
 }
 
 /// A file that should hold a secret and does not.

@@ -6,6 +6,7 @@ pub mod carrier;
 pub mod clock;
 pub mod files;
 pub mod media;
+pub mod pictures;
 pub mod video;
 pub mod watermark;
 

@@ -17,6 +17,10 @@
 //! together with n: neither the owner (who could take h = 1 and read tickets) nor the cloud (who
 //! could take an h of small order) chooses it. The numbers are with [`rerandomise_bits`].
 //!
+//! **Side by side.** Where the processor has AVX-512 IFMA, eight products are computed at a time in
+//! radix 2^52 ([`Engine`]): [`SecretKey::decrypt_many`] and [`SignTables::combine_many`] take
+//! batches, best a multiple of eight. Results and guarantees are those of one by one.
+//!
 //! **Constant time** in plaintexts, signs, exponents and the secret key: encryption, products by
 //! tables (every entry is read), randomisers, [`SecretKey`]'s decryption, packing, and
 //! multiplication by a plain factor. **Not**: key generation (candidates that are rejected, and
@@ -24,8 +28,12 @@
 //! shifts (by public positions), and whether an operation failed. Long-lived secrets (p, q,
 //! exponents, plaintexts) are wiped; what the library allocates inside one product is not.
 
+mod factors;
 mod file;
 mod generate;
+#[cfg_attr(not(target_arch = "x86_64"), path = "no_ifma.rs")]
+mod ifma;
+mod lanes;
 mod power;
 mod proof;
 mod public;
@@ -33,7 +41,9 @@ mod randomiser;
 mod secret;
 mod signs;
 
+pub use factors::{FactorProof, PedersenParameters, factor_bits};
 pub use file::{read_public_key, read_secret_key, write_public_key, write_secret_key};
+pub use lanes::Engine;
 pub use proof::{CertifiedKey, ROOT_ROUNDS, SOUNDNESS_BITS, SQUARE_ROUNDS, TRIAL_BOUND};
 pub use public::{Ciphertext, PublicKey};
 pub use randomiser::{

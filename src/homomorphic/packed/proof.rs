@@ -17,14 +17,13 @@
 //! Here w is not sent but hashed from the same transcript, so the prover chooses nothing at all.
 //! The verifier also checks that n is odd, of full length and composite.
 //!
-//! **Small factors.** Trial division excludes those below 2^16 with certainty. CGGMP21 Figure 28
-//! would exclude those below 2^256; it needs Pedersen parameters of every verifier and protects
-//! range proofs, of which there are none here: what the owner hides from the cloud is hidden for
-//! any n (see [`super`]), and a factor that the owner could find would show it only the bits that
-//! this same cloud gets to read. What remains is a cloud that plants a factor of, say, 100 bits
-//! and later denies a leak because "anyone could read the ticket"; against that
-//! [`CertifiedKey::verify`] does not help, and contracts should say that a key is the signer's own
-//! responsibility.
+//! **Small factors.** Trial division excludes those below 2^16 with certainty, for everyone. Those
+//! of a few hundred bits are excluded by CGGMP21 Figure 28 ([`super::FactorProof`]), which
+//! convinces only the maker of its Pedersen parameters and so stands beside this certificate: the
+//! owner and the TTP each ask for their own. Without it what the owner hides from the cloud is
+//! hidden all the same, for any n (see [`super`]), and a factor that the owner could find would
+//! show it only the bits that this same cloud gets to read. What remains is a cloud that plants a
+//! factor of, say, 100 bits and later denies a leak because "anyone could read the ticket".
 
 use super::super::Error;
 use super::super::naive::big;

@@ -3,11 +3,14 @@
 
 use super::super::{Error, Plaintext};
 use super::check_size;
+use super::ifma::Ifma;
+use super::lanes::{Numbers, Ring, Row};
 use crypto_bigint::modular::{BoxedMontyForm, BoxedMontyParams};
 use crypto_bigint::{
     BoxedUint, ConcatenatingMul, ConcatenatingSquare, CtAssign, Gcd, NonZero, Odd, Resize,
 };
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use zeroize::Zeroizing;
 
 /// The modulus n. A key that comes from elsewhere is to be trusted only after its proof
 /// ([`super::CertifiedKey`]).
@@ -18,6 +21,52 @@ struct Inner {
     n: Odd<BoxedUint>,
     /// n², which is what ciphertexts are reduced by.
     square: BoxedMontyParams,
+    /// Made when first wanted.
+    lanes: OnceLock<Option<SquareLanes>>,
+}
+
+/// n² for eight numbers at a time. Elsewhere Montgomery's form is a·2^w, w the bits of n²; here
+/// it is a·R with R = 2^(52·limbs).
+pub(super) struct SquareLanes {
+    pub(super) ring: Ring,
+    /// R²/2^w: its product with a·2^w is a·R.
+    enter: Numbers,
+    /// R·2^w: its product with a, not in Montgomery's form, is a·2^w.
+    pub(super) leave: Numbers,
+}
+
+impl SquareLanes {
+    fn new(ifma: Ifma, square: &BoxedMontyParams) -> Option<Self> {
+        let ring = Ring::new(ifma, square)?;
+        let bits = square.bits_precision();
+        // R ≥ 16·n².
+        Some(Self {
+            enter: ring.power_of_two(square, 2 * ring.bits() - bits),
+            leave: ring.power_of_two(square, ring.bits() + bits),
+            ring,
+        })
+    }
+
+    /// A table of Montgomery forms, word by word, for [`Ring::select`]: per `entries` of them, limb
+    /// after limb. `entries` is a multiple of 16.
+    pub(super) fn table(&self, words: &[u64], size: usize, entries: usize) -> Vec<Row> {
+        let limbs = self.ring.limbs();
+        let mut work = self.ring.work();
+        let mut out = Vec::with_capacity(words.len() / size / 8 * limbs);
+        for table in words.chunks_exact(size * entries) {
+            let mut rows = Vec::with_capacity(entries / 8);
+            for eight in table.chunks_exact(size * 8) {
+                let lanes: Vec<&[u64]> = eight.chunks_exact(size).collect();
+                let mut numbers = self.ring.read(&lanes, 0);
+                self.ring.multiply(&mut numbers, &self.enter, &mut work);
+                rows.push(numbers);
+            }
+            for limb in 0..limbs {
+                out.extend(rows.iter().map(|numbers| numbers[limb]));
+            }
+        }
+        out
+    }
 }
 
 /// A number of Z*_{n²} in Montgomery form. Operations check that keys match.
@@ -44,7 +93,8 @@ impl PublicKey {
         let n = n.into_odd().into_option()?;
         let square = n.as_ref().concatenating_square().into_odd().into_option()?;
         let square = BoxedMontyParams::new_vartime(square);
-        Some(Self(Arc::new(Inner { n, square })))
+        let lanes = OnceLock::new();
+        Some(Self(Arc::new(Inner { n, square, lanes })))
     }
 
     /// Bits of n.
@@ -78,10 +128,27 @@ impl PublicKey {
         &self.0.square
     }
 
+    /// n² for eight numbers at a time, if it is not too long for that.
+    pub(super) fn lanes(&self, ifma: Ifma) -> Option<&SquareLanes> {
+        let lanes = self
+            .0
+            .lanes
+            .get_or_init(|| SquareLanes::new(ifma, self.square()));
+        lanes.as_ref()
+    }
+
     /// Into Montgomery form; `value` below n².
     pub(super) fn enter(&self, value: &BoxedUint) -> BoxedMontyForm {
         let value = value.resize(self.0.square.bits_precision());
         BoxedMontyForm::new(value, &self.0.square)
+    }
+
+    /// From a number that is in Montgomery form already.
+    pub(super) fn ciphertext_of(&self, value: &BoxedUint) -> Ciphertext {
+        Ciphertext(BoxedMontyForm::from_montgomery(
+            value.clone(),
+            self.square(),
+        ))
     }
 
     /// Whether a ciphertext belongs to this key.
@@ -95,12 +162,14 @@ impl PublicKey {
 
     /// g^value = 1 + value·n mod n²: `value` "encrypted" without randomness. Anyone can read it.
     pub fn bare(&self, value: &Plaintext) -> Result<Ciphertext, Error> {
+        Ok(Ciphertext(self.enter(&*self.power(value)?)))
+    }
+
+    /// 1 + value·n, a number below n², as (n − 1)·n + 1 is.
+    pub(super) fn power(&self, value: &Plaintext) -> Result<Zeroizing<BoxedUint>, Error> {
         let residue = value.residue(self.n()).ok_or(Error::PlaintextRange)?;
-        // Below n², as (n − 1)·n + 1 is.
-        let product = residue
-            .concatenating_mul(self.n())
-            .wrapping_add(BoxedUint::one());
-        Ok(Ciphertext(self.enter(&product)))
+        let product = Zeroizing::new(residue.concatenating_mul(self.n()));
+        Ok(Zeroizing::new(product.wrapping_add(BoxedUint::one())))
     }
 
     /// E(a + b), no more random than its parts.
@@ -149,26 +218,53 @@ impl PublicKey {
 
     /// Reads a ciphertext: right length, 0 < c < n², and gcd(c, n) = 1.
     pub fn parse(&self, bytes: &[u8]) -> Result<Ciphertext, Error> {
-        let expected = self.ciphertext_bytes();
-        if bytes.len() != expected {
-            return Err(Error::CiphertextLength {
-                found: bytes.len(),
-                expected,
-            });
+        let a = self.read(bytes)?;
+        match self.is_unit(&a.0) {
+            true => Ok(a),
+            false => Err(Error::CiphertextValue),
         }
-        let bits = self.modulus_bits() * 2;
-        let value = BoxedUint::from_be_slice(bytes, bits).map_err(|_| Error::CiphertextLength {
+    }
+
+    /// [`parse`](Self::parse) for many, with one greatest common divisor for all, which is what
+    /// takes the time: their product is coprime with n if each is. One that is wrong fails all.
+    pub fn parse_many(&self, many: &[impl AsRef<[u8]>]) -> Result<Vec<Ciphertext>, Error> {
+        let mut product = BoxedMontyForm::one(self.square());
+        let mut out = Vec::with_capacity(many.len());
+        for bytes in many {
+            let a = self.read(bytes.as_ref())?;
+            product = product.mul(&a.0);
+            out.push(a);
+        }
+        match self.is_unit(&product) {
+            true => Ok(out),
+            false => Err(Error::CiphertextValue),
+        }
+    }
+
+    /// Right length, and below n².
+    fn read(&self, bytes: &[u8]) -> Result<Ciphertext, Error> {
+        let expected = self.ciphertext_bytes();
+        let length = || Error::CiphertextLength {
             found: bytes.len(),
             expected,
-        })?;
-        // gcd(c, n) = gcd(c mod n, n), which is n for zero.
-        let rest = value.rem_vartime(self.nz_n());
-        let gcd = self.odd_n().gcd_vartime(&rest);
-        let within = value < *self.0.square.modulus().as_ref();
-        match within && bool::from(gcd.as_ref().is_one()) {
+        };
+        if bytes.len() != expected {
+            return Err(length());
+        }
+        let bits = self.modulus_bits() * 2;
+        let value = BoxedUint::from_be_slice(bytes, bits).map_err(|_| length())?;
+        match value < *self.0.square.modulus().as_ref() {
             true => Ok(Ciphertext(self.enter(&value))),
             false => Err(Error::CiphertextValue),
         }
+    }
+
+    /// Whether a public number is coprime with n. The factor of Montgomery's form, a power of 2,
+    /// changes nothing in that, and gcd(a, n) = gcd(a mod n, n), which is n for zero.
+    fn is_unit(&self, a: &BoxedMontyForm) -> bool {
+        let rest = a.as_montgomery().rem_vartime(self.nz_n());
+        let gcd = self.odd_n().gcd_vartime(&rest);
+        bool::from(gcd.as_ref().is_one())
     }
 }
 

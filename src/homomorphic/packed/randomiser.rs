@@ -10,10 +10,13 @@
 
 use super::super::random::Random;
 use super::super::{AdditiveScheme, Error, Plaintext};
+use super::lanes::{LANES, Numbers, Row};
+use super::public::SquareLanes;
 use super::{Ciphertext, PublicKey};
 use crypto_bigint::modular::BoxedMontyForm;
 use crypto_bigint::{BoxedUint, Gcd, Resize};
 use sha2::{Digest, Sha256};
+use std::sync::{Arc, OnceLock};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
@@ -110,6 +113,8 @@ pub struct Randomiser {
     piece: u32,
     /// Montgomery forms of the entries, word by word, piece after piece.
     table: Vec<u64>,
+    /// The same for eight at a time, made when first wanted.
+    lanes: Arc<OnceLock<Vec<Row>>>,
 }
 
 impl Randomiser {
@@ -154,7 +159,12 @@ impl Randomiser {
             row,
             piece,
             table,
+            lanes: Arc::default(),
         })
+    }
+
+    pub(super) fn key(&self) -> &PublicKey {
+        &self.key
     }
 
     /// Bits of the exponents.
@@ -174,13 +184,75 @@ impl Randomiser {
         Ciphertext(self.power(exponent))
     }
 
-    /// h^exponent, constant-time.
-    fn power(&self, exponent: &BoxedUint) -> BoxedMontyForm {
+    /// Exponents for [`Self::power_lanes`].
+    pub(super) fn draw_exponents(&self, count: usize) -> Result<Vec<Zeroizing<BoxedUint>>, Error> {
+        let mut random = Random::new()?;
+        Ok((0..count).map(|_| random.below_power(self.bits)).collect())
+    }
+
+    /// h^exponent for up to [`LANES`] exponents, in Montgomery's form of `lanes`. Constant-time.
+    pub(super) fn power_lanes(
+        &self,
+        lanes: &SquareLanes,
+        exponents: &[Zeroizing<BoxedUint>],
+        work: &mut Numbers,
+    ) -> Numbers {
+        let entries = 1 << ROWS;
+        let table = self.lanes.get_or_init(|| {
+            let size = self.key.square().bits_precision() as usize / 64;
+            lanes.table(&self.table, size, entries)
+        });
+        let ring = &lanes.ring;
+        let piece_rows = entries / LANES * ring.limbs();
+        let mut entry = ring.one();
+        let mut power = ring.one();
+        for k in (0..self.piece).rev() {
+            ring.square(&mut power, work);
+            for j in 0..PIECES {
+                let column = j * self.piece + k;
+                if column >= self.row {
+                    continue;
+                }
+                let mut index = Zeroizing::new(Row::default());
+                for (index, exponent) in index.0.iter_mut().zip(exponents) {
+                    *index = u64::from(self.index(exponent, column));
+                }
+                let table = &table[j as usize * piece_rows..][..piece_rows];
+                ring.select(table, &index, &mut entry);
+                ring.multiply(&mut power, &entry, work);
+            }
+        }
+        power
+    }
+
+    /// The bits of an exponent that choose an entry of a piece: one of each row.
+    fn index(&self, exponent: &BoxedUint, column: u32) -> u32 {
         let words = exponent.as_words();
         let bit = |at: u32| match words.get(at as usize / 64) {
             Some(word) if at < self.bits => (word >> (at % 64)) as u32 & 1,
             _ => 0,
         };
+        (0..ROWS).fold(0, |u, i| u | bit(i * self.row + column) << i)
+    }
+
+    /// [`Self::power_lanes`] for tests elsewhere, if the processor can.
+    #[cfg(test)]
+    pub(crate) fn test_powers(
+        &self,
+        exponents: &[Zeroizing<BoxedUint>],
+    ) -> Option<Vec<Ciphertext>> {
+        let lanes = self.key.lanes(super::Engine::detect().ifma()?)?;
+        let mut work = lanes.ring.work();
+        let mut powers = self.power_lanes(lanes, exponents, &mut work);
+        let unit = lanes.ring.read(&[&[1][..]; LANES], 0);
+        lanes.ring.multiply(&mut powers, &unit, &mut work);
+        lanes.ring.multiply(&mut powers, &lanes.leave, &mut work);
+        let power = |lane| self.key.ciphertext_of(&lanes.ring.write(&powers, lane));
+        Some((0..exponents.len()).map(power).collect())
+    }
+
+    /// h^exponent, constant-time.
+    fn power(&self, exponent: &BoxedUint) -> BoxedMontyForm {
         let size = self.key.square().bits_precision() as usize / 64;
         let entries = 1 << ROWS;
         let mut entry = BoxedMontyForm::one(self.key.square());
@@ -193,7 +265,7 @@ impl Randomiser {
                     continue;
                 }
                 let column = j * self.piece + k;
-                let index = (0..ROWS).fold(0, |u, i| u | bit(i * self.row + column) << i);
+                let index = self.index(exponent, column);
                 let start = j as usize * entries * size;
                 select(
                     &self.table[start..start + entries * size],

@@ -3,9 +3,13 @@
 //! so that four coefficients cost one product. Every entry of a table is read.
 
 use super::super::{Error, Plaintext};
+use super::lanes::{Engine, LANES, Row};
+use super::public::SquareLanes;
 use super::randomiser::select;
 use super::{Ciphertext, PublicKey, Randomiser};
 use crypto_bigint::modular::BoxedMontyForm;
+use std::sync::{Arc, OnceLock};
+use zeroize::Zeroizing;
 
 /// Ciphertexts of a table.
 const GROUP: usize = 4;
@@ -16,6 +20,8 @@ pub struct SignTables {
     key: PublicKey,
     count: usize,
     table: Vec<u64>,
+    /// The same for eight at a time, made when first wanted.
+    lanes: Arc<OnceLock<Vec<Row>>>,
 }
 
 impl SignTables {
@@ -48,6 +54,7 @@ impl SignTables {
             key: key.clone(),
             count: ciphertexts.len(),
             table,
+            lanes: Arc::default(),
         })
     }
 
@@ -84,15 +91,104 @@ impl SignTables {
         let mut entry = BoxedMontyForm::one(self.key.square());
         let mut product = a.0;
         for (table, signs) in groups.zip(negative.chunks(GROUP)) {
-            let mut index = 0;
-            for (i, &negative) in signs.iter().enumerate() {
-                index |= u32::from(negative) << i;
-            }
-            select(table, index, entry.as_montgomery_mut().as_mut_words());
+            select(
+                table,
+                index(signs),
+                entry.as_montgomery_mut().as_mut_words(),
+            );
             product = product.mul(&entry);
         }
         Ok(Ciphertext(product))
     }
+}
+
+/// Many at a time.
+impl SignTables {
+    /// [`combine`](Self::combine) for many plaintexts, each with its own signs and its own
+    /// randomness: eight side by side where the processor can ([`Engine::detect`]), so that a
+    /// multiple of eight is best. All go over the same tickets: the ciphertexts of one place in
+    /// eight frames, say. One that cannot be fails all.
+    pub fn combine_many(
+        &self,
+        sums: &[(Plaintext, &[bool])],
+        randomiser: &Randomiser,
+    ) -> Result<Vec<Ciphertext>, Error> {
+        self.combine_many_by(Engine::detect(), sums, randomiser)
+    }
+
+    /// [`combine_many`](Self::combine_many) by a given engine.
+    pub fn combine_many_by(
+        &self,
+        engine: Engine,
+        sums: &[(Plaintext, &[bool])],
+        randomiser: &Randomiser,
+    ) -> Result<Vec<Ciphertext>, Error> {
+        let lanes = engine.ifma().and_then(|ifma| self.key.lanes(ifma));
+        let Some(lanes) = lanes else {
+            let one = |(sum, signs): &(Plaintext, &[bool])| self.combine(sum, signs, randomiser);
+            return sums.iter().map(one).collect();
+        };
+        if randomiser.key() != &self.key {
+            return Err(Error::OtherKey);
+        }
+        let mut out = Vec::with_capacity(sums.len());
+        for chunk in sums.chunks(LANES) {
+            self.combine_lanes(lanes, chunk, randomiser, &mut out)?;
+        }
+        Ok(out)
+    }
+
+    fn combine_lanes(
+        &self,
+        lanes: &SquareLanes,
+        sums: &[(Plaintext, &[bool])],
+        randomiser: &Randomiser,
+        out: &mut Vec<Ciphertext>,
+    ) -> Result<(), Error> {
+        let mut bare = Vec::with_capacity(sums.len());
+        for (sum, negative) in sums {
+            if negative.len() != self.count {
+                return Err(Error::SignCount {
+                    found: negative.len(),
+                    expected: self.count,
+                });
+            }
+            bare.push(self.key.power(sum)?);
+        }
+        let ring = &lanes.ring;
+        let mut work = ring.work();
+        let exponents = randomiser.draw_exponents(sums.len())?;
+        let mut product = randomiser.power_lanes(lanes, &exponents, &mut work);
+        let size = self.key.square().bits_precision() as usize / 64;
+        let table = self
+            .lanes
+            .get_or_init(|| lanes.table(&self.table, size, 1 << GROUP));
+        let groups = table.chunks_exact((1 << GROUP) / LANES * ring.limbs());
+        let mut entry = ring.one();
+        for (group, table) in groups.enumerate() {
+            let mut indices = Zeroizing::new(Row::default());
+            for (lane, (_, negative)) in indices.0.iter_mut().zip(sums) {
+                let signs = negative.chunks(GROUP).nth(group).unwrap_or_default();
+                *lane = u64::from(index(signs));
+            }
+            ring.select(table, &indices, &mut entry);
+            ring.multiply(&mut product, &entry, &mut work);
+        }
+        let bare: Vec<&[u64]> = bare.iter().map(|bare| bare.as_words()).collect();
+        // Takes the product out of Montgomery's form, and the next one into that of elsewhere.
+        ring.multiply(&mut product, &ring.read(&bare, 0), &mut work);
+        ring.multiply(&mut product, &lanes.leave, &mut work);
+        for lane in 0..sums.len() {
+            out.push(self.key.ciphertext_of(&ring.write(&product, lane)));
+        }
+        Ok(())
+    }
+}
+
+/// The entry for signs of a group: bit i says that ciphertext i is inverted.
+fn index(signs: &[bool]) -> u32 {
+    let bits = signs.iter().enumerate();
+    bits.fold(0, |index, (i, &negative)| index | u32::from(negative) << i)
 }
 
 /// E(−a) of each, with one inversion for all (P. L. Montgomery's trick: three products each).

@@ -1,0 +1,411 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Small numbers to bytes: sixteen interleaved range asymmetric numeral systems (Duda 2013, "rANS")
+//! with static tables, one a context.
+//!
+//! Numbers come in vectors of sixteen, entry i belongs to state i. A number below 16 is a token of
+//! its own, a larger one a token of its size, followed by raw bits. Which of a family of tables a
+//! context uses is one byte: they are built from integers alone, and few numbers need no more.
+
+use super::Error;
+use super::transform::LANES;
+use std::sync::LazyLock;
+
+/// Contexts there can be.
+pub(super) const CONTEXTS: usize = 32;
+
+/// Numbers below it are tokens of their own.
+const DIRECT: u16 = 16;
+/// Tokens: those, and one for each number of bits from 5 to 16.
+const TOKENS: usize = 28;
+/// Entries of a context's tables.
+const STRIDE: usize = 32;
+/// Bits of a probability.
+const BITS: u32 = 11;
+const SLOTS: usize = 1 << BITS;
+/// Least state; words are 16 bits.
+const LEAST: u32 = 1 << 16;
+
+/// No number in this entry of a vector.
+const NOTHING: u16 = u16::MAX;
+
+/// Sixteen numbers.
+pub(super) type Vector = [u16; LANES];
+/// Their contexts.
+pub(super) type Contexts = [u8; LANES];
+
+/// 0, −1, 1, −2 … as 0, 1, 2, 3 …
+#[inline(always)]
+pub(super) fn fold(value: i16) -> u16 {
+    ((value << 1) ^ (value >> 15)) as u16
+}
+
+/// The inverse of [`fold`].
+#[inline(always)]
+pub(super) fn unfold(number: u16) -> i16 {
+    ((number >> 1) ^ (number & 1).wrapping_neg()) as i16
+}
+
+type Table = [u16; STRIDE];
+
+/// Frequencies of tokens: two-sided geometric and normal distributions, and half of each.
+static PRESETS: LazyLock<Vec<Table>> = LazyLock::new(presets);
+
+fn presets() -> Vec<Table> {
+    const ONE: u64 = 1 << 32;
+    let mut all = Vec::new();
+    for shape in 0..3u64 {
+        // Mean of the geometric one, times 2^16: from 1/64 on.
+        let mut mean: u64 = 1 << 10;
+        while mean < 600 << 16 {
+            let ratio = (mean << 32) / (mean + (1 << 16));
+            // A normal distribution of about the same mean: q^(i²) with q = 3m²/(3m² + 1).
+            let square = (3 * mean * mean) >> 16;
+            let normal = (square << 32) / (square + (1 << 16));
+            let weights = |mut step: u64, growth: u64| {
+                let mut weights = [0u64; STRIDE];
+                let mut weight = ONE;
+                for i in 0..=8192u16 {
+                    for number in [(2 * i).wrapping_sub(1), 2 * i] {
+                        if number < u16::MAX {
+                            weights[token(number).0] += weight;
+                        }
+                    }
+                    weight = (weight * step) >> 32;
+                    step = (step * growth) >> 32;
+                }
+                weights
+            };
+            let geometric = weights(ratio, ONE);
+            let bell = weights(normal, ((normal * normal) >> 32).min(ONE));
+            let sums = [geometric, bell].map(|w| w.iter().sum::<u64>());
+            let mixed = std::array::from_fn(|token| {
+                let share = |which: usize| {
+                    let weights = [&geometric, &bell][which];
+                    (u128::from(weights[token]) << 40) / u128::from(sums[which])
+                };
+                // Some of the geometric one always: tails are never as light as the normal's.
+                ((share(0) * [8, 4, 1][shape as usize] + share(1) * [0, 4, 7][shape as usize]) / 8)
+                    as u64
+            });
+            all.push(normalise(&mixed));
+            // A third more each time.
+            mean += mean / 3;
+        }
+    }
+    assert!(all.len() < 255);
+    all
+}
+
+/// Frequencies that sum to [`SLOTS`], none of them zero.
+fn normalise(weights: &[u64; STRIDE]) -> Table {
+    let sum: u64 = weights.iter().sum::<u64>().max(1);
+    let free = (SLOTS - TOKENS) as u128;
+    let mut table = [0u16; STRIDE];
+    for (entry, &weight) in table.iter_mut().zip(weights).take(TOKENS) {
+        *entry = 1 + (u128::from(weight) * free / u128::from(sum)) as u16;
+    }
+    let missing = SLOTS as u16 - table.iter().sum::<u16>();
+    let most = (0..TOKENS).max_by_key(|&i| table[i]).unwrap_or(0);
+    table[most] += missing;
+    table
+}
+
+/// Token of a number and how many raw bits follow.
+#[inline(always)]
+fn token(number: u16) -> (usize, u32) {
+    match number < DIRECT {
+        true => (number.into(), 0),
+        false => {
+            let bits = 15 - number.leading_zeros();
+            (bits as usize + 12, bits)
+        }
+    }
+}
+
+/// −log2(frequency/SLOTS) in 1/256 of a bit.
+fn cost(frequency: u16) -> u64 {
+    // log2 by squaring: no floating point, so that the choice is the same everywhere.
+    let frequency = u64::from(frequency.max(1));
+    let whole = frequency.ilog2();
+    let mut x = (frequency << 31) >> whole;
+    let mut log = u64::from(whole);
+    for _ in 0..8 {
+        x = (x * x) >> 31;
+        log <<= 1;
+        if x >= 1 << 32 {
+            x >>= 1;
+            log |= 1;
+        }
+    }
+    (u64::from(BITS) << 8) - log
+}
+
+static COSTS: LazyLock<Vec<[u64; STRIDE]>> =
+    LazyLock::new(|| PRESETS.iter().map(|table| table.map(cost)).collect());
+
+/// Collects numbers, then writes them.
+#[derive(Default)]
+pub(super) struct Encoder {
+    symbols: Vec<u16>,
+    raw: Vec<u8>,
+    held: u64,
+    holds: u32,
+    words: Vec<u16>,
+}
+
+impl Encoder {
+    /// Forgets everything but its memory.
+    pub(super) fn clear(&mut self) {
+        self.symbols.clear();
+        self.raw.clear();
+        self.words.clear();
+        (self.held, self.holds) = (0, 0);
+    }
+
+    /// The first `count` numbers of a vector.
+    #[inline(always)]
+    pub(super) fn vector(&mut self, contexts: &Contexts, numbers: &Vector, count: usize) {
+        let mut symbols = [0; LANES];
+        for i in 0..LANES {
+            symbols[i] = u16::from(contexts[i]) << 5 | numbers[i] & 15;
+        }
+        let large = numbers.iter().fold(0, |all, number| all | number) >= DIRECT;
+        if large || count < LANES {
+            for i in 0..LANES {
+                let (token, bits) = token(numbers[i]);
+                symbols[i] = match i < count {
+                    true => u16::from(contexts[i]) << 5 | token as u16,
+                    false => NOTHING,
+                };
+                if i < count {
+                    self.bits(numbers[i], bits);
+                }
+            }
+        }
+        self.symbols.extend_from_slice(&symbols);
+    }
+
+    /// The lowest `count` bits of a number, 16 at most, as they are.
+    #[inline(always)]
+    pub(super) fn bits(&mut self, number: u16, count: u32) {
+        let mask = (1u32 << count) - 1;
+        self.held |= u64::from(u32::from(number) & mask) << self.holds;
+        self.holds += count;
+        while self.holds >= 8 {
+            self.raw.push(self.held as u8);
+            self.held >>= 8;
+            self.holds -= 8;
+        }
+    }
+
+    /// Appends all that was collected to `out`.
+    pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
+        let mut counts = vec![[0u64; STRIDE]; CONTEXTS];
+        for &symbol in &self.symbols {
+            if symbol != NOTHING {
+                counts[usize::from(symbol >> 5) % CONTEXTS][usize::from(symbol) % STRIDE] += 1;
+            }
+        }
+        let mut tables = Vec::with_capacity(CONTEXTS * STRIDE);
+        for counts in &counts {
+            let total = |costs: &[u64; STRIDE]| -> u64 {
+                costs.iter().zip(counts).map(|(cost, n)| cost * n).sum()
+            };
+            let best = (0..COSTS.len()).min_by_key(|&i| total(&COSTS[i]));
+            let best = best.unwrap_or(0);
+            out.push(best as u8);
+            let mut start = 0u32;
+            for frequency in PRESETS[best] {
+                tables.push((start, u32::from(frequency)));
+                start += u32::from(frequency);
+            }
+        }
+        let mut states = [LEAST; LANES];
+        for vector in self.symbols.chunks_exact(LANES).rev() {
+            for lane in (0..LANES).rev() {
+                let symbol = vector[lane];
+                if symbol != NOTHING {
+                    let (start, frequency) = tables[usize::from(symbol) % (CONTEXTS * STRIDE)];
+                    let mut x = states[lane];
+                    if u64::from(x) >= u64::from(frequency) << (32 - BITS) {
+                        self.words.push(x as u16);
+                        x >>= 16;
+                    }
+                    states[lane] = ((x / frequency) << BITS) + x % frequency + start;
+                }
+            }
+        }
+        if self.holds > 0 {
+            self.raw.push(self.held as u8);
+        }
+        out.extend_from_slice(&(self.words.len() as u32).to_le_bytes());
+        out.extend(states.iter().flat_map(|state| state.to_le_bytes()));
+        out.extend(self.words.iter().rev().flat_map(|word| word.to_le_bytes()));
+        out.extend_from_slice(&self.raw);
+    }
+}
+
+const SHORT: Error = Error::Rest("it ends too early");
+
+/// Reads what [`Encoder`] wrote, in the same order.
+pub(super) struct Decoder<'a> {
+    /// Per context and slot: token, frequency << 8, distance from the token's first slot << 20.
+    tables: Vec<u32>,
+    states: [u32; LANES],
+    words: Vec<u16>,
+    next: usize,
+    raw: &'a [u8],
+    held: u64,
+    holds: u32,
+}
+
+impl<'a> Decoder<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Result<Self, Error> {
+        let (choices, bytes) = bytes.split_at_checked(CONTEXTS).ok_or(SHORT)?;
+        let (count, bytes) = bytes.split_first_chunk::<4>().ok_or(SHORT)?;
+        let (start, bytes) = bytes.split_at_checked(4 * LANES).ok_or(SHORT)?;
+        let length = (u32::from_le_bytes(*count) as usize).checked_mul(2);
+        let (words, raw) = length
+            .and_then(|length| bytes.split_at_checked(length))
+            .ok_or(SHORT)?;
+        let mut tables = vec![0; CONTEXTS * SLOTS];
+        for (&choice, slots) in choices.iter().zip(tables.chunks_exact_mut(SLOTS)) {
+            let table = PRESETS.get(usize::from(choice));
+            let table = table.ok_or(Error::Rest("an unknown table"))?;
+            let mut slots = slots.iter_mut();
+            for (token, &frequency) in table.iter().enumerate() {
+                for distance in 0..u32::from(frequency) {
+                    if let Some(slot) = slots.next() {
+                        *slot = token as u32 | u32::from(frequency) << 8 | distance << 20;
+                    }
+                }
+            }
+        }
+        let word = |pair: &[u8]| u16::from_le_bytes([pair[0], pair[1]]);
+        let mut states = [0; LANES];
+        for (state, bytes) in states.iter_mut().zip(start.chunks_exact(4)) {
+            *state = u32::from(word(bytes)) | u32::from(word(&bytes[2..])) << 16;
+        }
+        // Sixteen more, so that a whole vector can be read at once.
+        let words = words.chunks_exact(2).map(word);
+        let words = words.chain(std::iter::repeat_n(0, LANES)).collect();
+        Ok(Self {
+            tables,
+            states,
+            words,
+            next: 0,
+            raw,
+            held: 0,
+            holds: 0,
+        })
+    }
+
+    /// The next `count` numbers; the vector's others are 0.
+    #[inline(always)]
+    pub(super) fn vector(&mut self, contexts: &Contexts, count: usize) -> Result<Vector, Error> {
+        let words: &[u16; LANES] = self
+            .words
+            .get(self.next..)
+            .and_then(|words| words.first_chunk())
+            .ok_or(SHORT)?;
+        let tables: &[u32; CONTEXTS * SLOTS] =
+            self.tables.as_slice().try_into().map_err(|_| SHORT)?;
+        let mut numbers = [0; LANES];
+        let mut taken = 0;
+        for i in 0..count.min(LANES) {
+            let x = self.states[i];
+            let slot = usize::from(contexts[i]) % CONTEXTS * SLOTS + x as usize % SLOTS;
+            let entry = tables[slot];
+            let x = (entry >> 8 & 0xfff) * (x >> BITS) + (entry >> 20);
+            let empty = x < LEAST;
+            let filled = x << 16 | u32::from(words[taken % LANES]);
+            self.states[i] = if empty { filled } else { x };
+            taken += usize::from(empty);
+            numbers[i] = (entry & 0xff) as u16;
+        }
+        self.next += taken;
+        if numbers.iter().fold(0, |all, number| all | number) >= DIRECT {
+            for number in &mut numbers {
+                if *number >= DIRECT {
+                    let bits = (u32::from(*number) - 12).min(15);
+                    *number = 1 << bits | self.bits(bits)?;
+                }
+            }
+        }
+        Ok(numbers)
+    }
+
+    /// Raw bits, 16 at most.
+    #[inline(always)]
+    pub(super) fn bits(&mut self, count: u32) -> Result<u16, Error> {
+        while self.holds < count {
+            let (&byte, raw) = self.raw.split_first().ok_or(SHORT)?;
+            self.raw = raw;
+            self.held |= u64::from(byte) << self.holds;
+            self.holds += 8;
+        }
+        let bits = self.held & ((1 << count) - 1);
+        self.held >>= count;
+        self.holds -= count;
+        Ok(bits as u16)
+    }
+
+    /// Whether everything was read, and nothing else.
+    pub(super) fn finish(self) -> Result<(), Error> {
+        let all = self.next + LANES == self.words.len()
+            && self.raw.is_empty()
+            && self.states.iter().all(|&state| state == LEAST);
+        match all {
+            true => Ok(()),
+            false => Err(Error::Rest("its numbers do not add up")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::watermark::code::Seeded;
+
+    #[test]
+    fn tables_are_whole() {
+        for table in PRESETS.iter() {
+            assert_eq!(table.iter().map(|&f| usize::from(f)).sum::<usize>(), SLOTS);
+        }
+        assert_eq!(cost(SLOTS as u16), 0);
+        assert_eq!(cost(1), u64::from(BITS) << 8);
+    }
+
+    #[test]
+    fn numbers_come_back() {
+        let mut random = Seeded::new(5);
+        let mut encoder = Encoder::default();
+        let mut sent = Vec::new();
+        for _ in 0..500 {
+            let contexts = std::array::from_fn(|_| (random.bits() % 32) as u8);
+            let numbers: Vector = std::array::from_fn(|_| {
+                let bits = random.bits() % 17;
+                (random.bits() & ((1 << bits) - 1)) as u16
+            });
+            let count = match random.bits() % 4 {
+                0 => (random.bits() % 17) as usize,
+                _ => LANES,
+            };
+            encoder.vector(&contexts, &numbers, count);
+            encoder.bits(numbers[0], 7);
+            sent.push((contexts, numbers, count));
+        }
+        let mut bytes = Vec::new();
+        encoder.finish(&mut bytes);
+        let mut decoder = Decoder::new(&bytes).unwrap();
+        for (contexts, numbers, count) in sent {
+            let found = decoder.vector(&contexts, count).unwrap();
+            assert_eq!(found[..count], numbers[..count]);
+            assert_eq!(decoder.bits(7).unwrap(), numbers[0] & 127);
+        }
+        decoder.finish().unwrap();
+        for value in [0, -1, 1, i16::MIN, i16::MAX] {
+            assert_eq!(unfold(fold(value)), value);
+        }
+    }
+}

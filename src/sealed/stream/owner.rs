@@ -1,0 +1,396 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The owner's side: from tickets to a sealed stream.
+
+use super::super::{Chroma, Geometry, Picture, Split, Splitter};
+use super::message::{self, FrameHeader, Kind, SegmentEnd};
+use super::remainder::Writer;
+use super::{Error, KEY_BYTES, arrange, key_info, packing, ticket_ciphertexts};
+use crate::homomorphic::oblivious::{LabelPairs, make_labels, randomiser_bits};
+use crate::homomorphic::packed::{
+    Base, Ciphertext, PublicKey, Randomiser, SignTables, TICKET_EXPONENT_BITS, rerandomise_bits,
+};
+use crate::homomorphic::ticket::PLANS;
+use crate::homomorphic::{self, Packing};
+use crate::identity::{Identity, PublicId};
+use crate::protocol::{self, Agreed, Mode, SegmentHead, Signed, TicketHead, TicketSecret, Video};
+use crate::watermark::{Key, Layout, carried_bits};
+use aes_gcm::aead::{AeadInOut as _, KeyInit as _};
+use aes_gcm::{Aes256Gcm, Nonce};
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+use zeroize::{Zeroize as _, Zeroizing};
+
+/// A contract as its owner works with it: with the tables of its randomisers.
+pub struct Agreement {
+    agreed: Agreed,
+    key: PublicKey,
+    randomiser: Randomiser,
+    mode: Mode,
+}
+
+impl Agreement {
+    /// `key` is the cloud's, after its proof was verified. Makes tables, which takes a few ten
+    /// milliseconds.
+    pub fn new(agreed: Agreed, key: PublicKey, mode: Mode) -> Result<Self, Error> {
+        let base = Base::derive(&key, &agreed.contract.base_seed, &agreed.id);
+        let bits = match mode {
+            Mode::Oblivious => randomiser_bits(&key),
+            Mode::Packed => {
+                let slots = packing(&key)?.slots() as u32;
+                rerandomise_bits(&key, TICKET_EXPONENT_BITS, 0, 2 * slots)
+            }
+        };
+        Ok(Self {
+            randomiser: Randomiser::new(&key, &base, bits)?,
+            agreed,
+            key,
+            mode,
+        })
+    }
+
+    /// The contract.
+    pub fn agreed(&self) -> &Agreed {
+        &self.agreed
+    }
+
+    /// The cloud's key.
+    pub fn key(&self) -> &PublicKey {
+        &self.key
+    }
+}
+
+/// A ticket, opened and checked.
+#[derive(Clone)]
+pub struct Ticket {
+    /// What everyone may know.
+    pub head: TicketHead,
+    /// The same, signed by the third party: goes to the cloud.
+    pub signed: Signed,
+    /// Key of positions and dithers (layout 0).
+    pub key: Key,
+    /// The bits under the cloud's key, see [`crate::homomorphic::ticket`].
+    pub ciphertexts: Vec<Ciphertext>,
+}
+
+impl Ticket {
+    /// Checks a grant: signed by the contract's third party, for this contract and mode, and its
+    /// secret the one that was signed. `secret` is the encoded [`TicketSecret`], already unsealed;
+    /// `key` the cloud's.
+    pub fn new(
+        agreed: &Agreed,
+        key: &PublicKey,
+        mode: Mode,
+        signed: Signed,
+        secret: &[u8],
+    ) -> Result<Self, Error> {
+        let head: TicketHead = signed.verify(&[&agreed.contract.ttp.sign])?;
+        if *head.contract != agreed.id {
+            return Err(Error::Ticket("it is for another contract"));
+        }
+        if head.mode != mode {
+            return Err(Error::Ticket("it is for the other mode"));
+        }
+        if *head.secret != <[u8; 32]>::from(Sha256::digest(secret)) {
+            return Err(Error::Ticket("its secret is not the one that was signed"));
+        }
+        let form = Error::Form("a ticket's secret");
+        let mut secret: TicketSecret = protocol::decode(secret).map_err(|_| form)?;
+        let ticket_key = Key::from_bytes(*secret.seed);
+        secret.seed.zeroize();
+        let bytes = key.ciphertext_bytes();
+        if secret.ciphertexts.len() != ticket_ciphertexts(mode, key)? * bytes {
+            return Err(Error::Ticket("it holds another number of ciphertexts"));
+        }
+        let ciphertexts = secret.ciphertexts.chunks_exact(bytes);
+        let ciphertexts = ciphertexts.map(|c| key.parse(c));
+        Ok(Self {
+            ciphertexts: ciphertexts.collect::<Result<_, _>>()?,
+            key: ticket_key,
+            head,
+            signed,
+        })
+    }
+}
+
+/// How candidates of a segment travel.
+enum Cover {
+    Labels(LabelPairs),
+    Slots {
+        packing: Packing,
+        tables: Vec<SignTables>,
+    },
+}
+
+/// All that a segment needs: made off the streaming thread.
+pub struct Prepared {
+    agreement: Arc<Agreement>,
+    head: TicketHead,
+    signed: Signed,
+    layout: Layout,
+    bits: Vec<u8>,
+    cover: Cover,
+    labels: Vec<u8>,
+    key: Zeroizing<[u8; KEY_BYTES]>,
+}
+
+impl Prepared {
+    /// Draws a segment's key and labels, or computes its tables: some ten to a hundred
+    /// milliseconds.
+    pub fn new(agreement: Arc<Agreement>, ticket: Ticket) -> Result<Self, Error> {
+        let [width, height] = [ticket.head.width, ticket.head.height].map(|side| side as usize);
+        let layout = Layout::new(&ticket.key, 0, &agreement.agreed.settings, width, height);
+        let bits = carried_bits(&agreement.agreed.settings, width, height);
+        let mut labels = Vec::new();
+        let cover = match agreement.mode {
+            Mode::Oblivious => {
+                let (pairs, ciphertexts) =
+                    make_labels(&agreement.key, &ticket.ciphertexts, &agreement.randomiser)?;
+                for ciphertext in &ciphertexts {
+                    labels.extend_from_slice(&agreement.key.to_bytes(ciphertext));
+                }
+                Cover::Labels(pairs)
+            }
+            Mode::Packed => {
+                let packing = packing(&agreement.key)?;
+                let plans = ticket.ciphertexts.chunks(packing.slots());
+                let tables = plans.map(|plan| SignTables::new(&agreement.key, plan));
+                Cover::Slots {
+                    packing,
+                    tables: tables.collect::<Result<_, _>>()?,
+                }
+            }
+        };
+        let mut key = Zeroizing::new([0; KEY_BYTES]);
+        getrandom::fill(&mut *key).map_err(|_| homomorphic::Error::Random)?;
+        Ok(Self {
+            agreement,
+            head: ticket.head,
+            signed: ticket.signed,
+            layout,
+            bits,
+            cover,
+            labels,
+            key,
+        })
+    }
+
+    /// What everyone may know of its ticket.
+    pub fn head(&self) -> &TicketHead {
+        &self.head
+    }
+}
+
+/// What was sent of a segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// The ticket.
+    pub ticket: u64,
+    /// Frames.
+    pub frames: u64,
+    /// SHA-256 over the SHA-256 of each frame's payload.
+    pub commitment: [u8; 32],
+}
+
+struct Current {
+    prepared: Prepared,
+    splitter: Splitter,
+    remainders: Writer,
+    cipher: Aes256Gcm,
+    frames: u64,
+    commitment: Sha256,
+}
+
+/// Makes a sealed stream.
+pub struct Sealer {
+    identity: Arc<Identity>,
+    stream: [u8; 16],
+    segment: u32,
+    current: Option<Current>,
+}
+
+impl Sealer {
+    /// A new stream of the contract's owner.
+    pub fn new(identity: Arc<Identity>) -> Result<Self, Error> {
+        let mut stream = [0; 16];
+        getrandom::fill(&mut stream).map_err(|_| homomorphic::Error::Random)?;
+        Ok(Self {
+            identity,
+            stream,
+            segment: 0,
+            current: None,
+        })
+    }
+
+    /// Begins a segment, after [`Sealer::end`] if there was one: its first message.
+    pub fn begin(
+        &mut self,
+        prepared: Prepared,
+        chroma: Chroma,
+        rate: (u32, u32),
+        started_ms: u64,
+    ) -> Result<Vec<u8>, Error> {
+        let agreement = prepared.agreement.clone();
+        let (width, height) = (prepared.head.width, prepared.head.height);
+        let geometry = Geometry::new(width as usize, height as usize, chroma)?;
+        let cloud = PublicId::from(&agreement.agreed.contract.cloud);
+        let info = key_info(&agreement.agreed.id, &self.stream, self.segment);
+        let head = SegmentHead {
+            ticket: prepared.signed.clone(),
+            stream: self.stream.into(),
+            segment: self.segment,
+            video: Video {
+                width,
+                height,
+                chroma: chroma.into(),
+                rate,
+            },
+            key: cloud.seal(&info, &*prepared.key)?.into(),
+            labels: prepared.labels.clone().into(),
+            started_ms,
+        };
+        let mut out = Vec::new();
+        let signed = Signed::new(&head).sign::<SegmentHead>(&self.identity);
+        message::write(&mut out, Kind::Segment, &protocol::encode(&signed));
+        self.current = Some(Current {
+            splitter: Splitter::new(geometry, &agreement.agreed.settings, Some(&prepared.layout))?,
+            remainders: Writer::new(&self.identity, agreement.agreed.id, prepared.head.number),
+            cipher: Aes256Gcm::new((&*prepared.key).into()),
+            frames: 0,
+            commitment: Sha256::new(),
+            prepared,
+        });
+        Ok(out)
+    }
+
+    /// A frame of the segment: its message.
+    pub fn frame(
+        &mut self,
+        picture: &Picture,
+        pts: Option<u64>,
+        duration: Option<u64>,
+    ) -> Result<Vec<u8>, Error> {
+        let current = self.current.as_mut();
+        let current = current.ok_or(Error::Order("a frame before its segment"))?;
+        let number = current.frames;
+        let split = current.splitter.split(picture, number == 0)?;
+        let masked = current.prepared.cover(number, &split)?;
+        let remainder = current
+            .remainders
+            .seal(number, &split.remainders, Split::NONE)?;
+        let mut body = message::join_parts([&split.rest, &masked, &remainder]);
+        let header = FrameHeader {
+            number,
+            pts,
+            duration,
+        };
+        let header = header.to_bytes();
+        current
+            .cipher
+            .encrypt_in_place(&nonce(number), &header, &mut body)
+            .map_err(|_| Error::Form("a frame that is too long"))?;
+        let payload = [header.as_slice(), &body].concat();
+        current.commitment.update(Sha256::digest(&payload));
+        current.frames += 1;
+        let mut out = Vec::with_capacity(payload.len() + 16);
+        message::write(&mut out, Kind::Frame, &payload);
+        Ok(out)
+    }
+
+    /// Ends the segment: its last message, and what it was. `None` if there is none.
+    pub fn end(&mut self) -> Option<(Vec<u8>, Summary)> {
+        let current = self.current.take()?;
+        let commitment: [u8; 32] = current.commitment.finalize().into();
+        let end = SegmentEnd {
+            stream: self.stream.into(),
+            segment: self.segment,
+            frames: current.frames,
+            commitment: commitment.into(),
+        };
+        self.segment += 1;
+        let mut out = Vec::new();
+        let signed = Signed::new(&end).sign::<SegmentEnd>(&self.identity);
+        message::write(&mut out, Kind::End, &protocol::encode(&signed));
+        let summary = Summary {
+            ticket: current.prepared.head.number,
+            frames: current.frames,
+            commitment,
+        };
+        Some((out, summary))
+    }
+}
+
+impl Prepared {
+    /// The candidates of a frame, as the cloud gets them.
+    fn cover(&self, frame: u64, split: &Split) -> Result<Vec<u8>, Error> {
+        let bits: Vec<u8> = split
+            .positions
+            .iter()
+            .map(|&position| self.bits[position as usize])
+            .collect();
+        match &self.cover {
+            Cover::Labels(pairs) => {
+                Ok(pairs.mask(frame, &bits, &split.widths, &split.values, &split.deltas))
+            }
+            Cover::Slots { packing, tables } => self.slots(packing, tables, &bits, split),
+        }
+    }
+
+    fn slots(
+        &self,
+        packing: &Packing,
+        tables: &[SignTables],
+        bits: &[u8],
+        split: &Split,
+    ) -> Result<Vec<u8>, Error> {
+        let places = arrange::places(packing, bits);
+        let count = arrange::ciphertexts(&places);
+        let slots = packing.slots();
+        let mut values = Zeroizing::new(vec![0i32; count * slots]);
+        // What is not marked is multiplied by a ticket and by its inverse.
+        let mut negative = Zeroizing::new([vec![false; count * slots], vec![true; count * slots]]);
+        for (i, (ciphertext, slot)) in places.into_iter().enumerate() {
+            let at = ciphertext * slots + slot;
+            values[at] = split.values[i].into();
+            let delta = split.deltas[i];
+            negative[0][at] = delta < 0;
+            negative[1][at] = delta <= 0;
+        }
+        let agreement = &self.agreement;
+        let mut out = Vec::with_capacity(count * agreement.key.ciphertext_bytes());
+        for (i, values) in values.chunks(slots).enumerate() {
+            let table = &tables[i % PLANS];
+            let [first, second] = [0, 1].map(|pass| &negative[pass][i * slots..][..slots]);
+            let sum = packing.pack(values)?;
+            let product = table.combine(&sum, first, &agreement.randomiser)?;
+            let product = table.multiply(product, second)?;
+            out.extend_from_slice(&agreement.key.to_bytes(&product));
+        }
+        Ok(out)
+    }
+}
+
+/// A key encrypts one frame of each number.
+pub(super) fn nonce(frame: u64) -> Nonce<<Aes256Gcm as aes_gcm::aead::AeadCore>::NonceSize> {
+    let mut bytes = [0; 12];
+    bytes[4..].copy_from_slice(&frame.to_be_bytes());
+    bytes.into()
+}
+
+/// Say nothing of what they hold.
+impl std::fmt::Debug for Agreement {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Agreement({})", protocol::hex(&self.agreed.id))
+    }
+}
+
+impl std::fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Ticket({})", self.head.number)
+    }
+}
+
+impl std::fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Prepared({})", self.head.number)
+    }
+}
