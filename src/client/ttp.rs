@@ -8,7 +8,6 @@ pub use crate::sealed::stream::Ticket;
 use super::http::{Payload, Server, Signer};
 use super::{Error, hex};
 use crate::homomorphic::packed::{CertifiedKey, PublicKey};
-use crate::homomorphic::{DEFAULT_GUARD_BITS, DEFAULT_SLOT_BITS, Packing};
 use crate::identity::Identity;
 use crate::protocol::{
     CloudMasks, Contract, ContractBody, Deletion, DeletionLog, DeletionRequest, DocumentError,
@@ -26,6 +25,8 @@ use zeroize::Zeroizing;
 
 /// Bytes of an answer, at most.
 const MAX_ANSWER_BYTES: u64 = 64 << 20;
+/// How long other requests may: the largest tickets take their time.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// How long an arbitration may take without a sign of life.
 const ARBITRATION: Duration = Duration::from_secs(3600);
 
@@ -73,11 +74,6 @@ pub struct Judgement {
     pub bits: Option<Vec<f32>>,
 }
 
-/// How packed tickets lie in plaintexts of a key.
-pub fn packing(key: &PublicKey) -> Result<Packing, crate::homomorphic::Error> {
-    Packing::new(DEFAULT_SLOT_BITS, DEFAULT_GUARD_BITS, key.modulus_bits())
-}
-
 /// The cloud's side of a retrieval: opens what the owner passed on, and checks that the third
 /// party `ttp` (Ed25519 key) made it.
 pub fn open_masks(identity: &Identity, ttp: &[u8; 32], sealed: &[u8]) -> Result<CloudMasks, Error> {
@@ -110,7 +106,7 @@ impl Ttp {
     pub fn connect(base_url: &str, identity: Arc<Identity>) -> Result<Self, Error> {
         let base = vault_base(base_url)?;
         Ok(Self(Arc::new(Inner {
-            server: Server::new(base.clone())?,
+            server: Server::new(base.clone())?.patient(PATIENCE),
             arbiter: Server::new(base)?.patient(ARBITRATION),
             signer: Signer::new(identity),
         })))
