@@ -15,6 +15,9 @@
 //!   (a, b) (−Mb, Ma), because MM = 1.
 //! - The few rotations that are left are three steps each (Daubechies and Sweldens 1998).
 
+use super::picture::Tiles;
+use crate::watermark::BLOCK;
+
 /// Blocks side by side.
 pub(super) const LANES: usize = 16;
 
@@ -355,4 +358,67 @@ fn take(group: &Group, [u, v]: [usize; 2]) -> Quarter {
         }
     }
     quarter
+}
+
+/// A row of sixteen blocks: eight samples, sixteen blocks each; or the same bytes in another order.
+type Bytes = [[u8; LANES]; BLOCK];
+
+/// Moves byte i of 128 to 2i modulo 127. Three times turn columns into rows, four times rows into
+/// columns.
+#[inline(always)]
+fn shuffle(a: Bytes) -> Bytes {
+    let mut b = a;
+    for i in 0..4 {
+        for k in 0..8 {
+            b[2 * i][2 * k] = a[i][k];
+            b[2 * i][2 * k + 1] = a[i + 4][k];
+            b[2 * i + 1][2 * k] = a[i][k + 8];
+            b[2 * i + 1][2 * k + 1] = a[i + 4][k + 8];
+        }
+    }
+    b
+}
+
+/// Reads up to sixteen blocks of a plane.
+#[inline(always)]
+pub(super) fn load(group: &mut Group, tiles: &Tiles, samples: &[u8], blocks: &[u32]) {
+    let mut at = [0; LANES];
+    for (at, &block) in at.iter_mut().zip(blocks) {
+        let [x, y, ..] = tiles.area(block as usize);
+        *at = y * tiles.width + x;
+    }
+    for (i, line) in group.chunks_exact_mut(BLOCK).enumerate() {
+        let mut bytes = [[0; LANES]; BLOCK];
+        for (lane, at) in at.iter().enumerate().take(blocks.len()) {
+            let from = at + i * tiles.width;
+            let half = lane % 2 * BLOCK;
+            bytes[lane / 2][half..half + BLOCK].copy_from_slice(&samples[from..from + BLOCK]);
+        }
+        let bytes = shuffle(shuffle(shuffle(shuffle(bytes))));
+        for (entry, bytes) in line.iter_mut().zip(bytes) {
+            entry.0 = bytes.map(i16::from);
+        }
+    }
+}
+
+/// Writes up to sixteen blocks of a plane, cut off at 0 and 255.
+#[inline(always)]
+pub(super) fn store(group: &Group, tiles: &Tiles, samples: &mut [u8], blocks: &[u32]) {
+    let mut at = [0; LANES];
+    for (at, &block) in at.iter_mut().zip(blocks) {
+        let [x, y, ..] = tiles.area(block as usize);
+        *at = y * tiles.width + x;
+    }
+    for (i, line) in group.chunks_exact(BLOCK).enumerate() {
+        let mut bytes = [[0; LANES]; BLOCK];
+        for (bytes, entry) in bytes.iter_mut().zip(line) {
+            *bytes = entry.0.map(|value| value.clamp(0, 255) as u8);
+        }
+        let bytes = shuffle(shuffle(shuffle(bytes)));
+        for (lane, at) in at.iter().enumerate().take(blocks.len()) {
+            let to = at + i * tiles.width;
+            let half = lane % 2 * BLOCK;
+            samples[to..to + BLOCK].copy_from_slice(&bytes[lane / 2][half..half + BLOCK]);
+        }
+    }
 }
