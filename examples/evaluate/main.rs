@@ -20,6 +20,7 @@ mod registration;
 mod report;
 mod rows;
 mod still;
+mod tune;
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -75,6 +76,8 @@ enum Part {
 enum Command {
     /// Mark or read one picture: for comparison with other programs.
     Picture(still::Options),
+    /// Measure settings: what they cost and how many bits they lose.
+    Tune(tune::Options),
 }
 
 /// How much is done.
@@ -118,8 +121,10 @@ impl Effort {
 
 fn main() -> Result<()> {
     let options = Options::parse();
-    if let Some(Command::Picture(picture)) = &options.command {
-        return still::run(picture);
+    match &options.command {
+        Some(Command::Picture(picture)) => return still::run(picture),
+        Some(Command::Tune(tune)) => return tune::run(tune, &clips(&options)?),
+        None => (),
     }
     let begin = Instant::now();
     let effort = if options.quick {

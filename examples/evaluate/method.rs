@@ -108,7 +108,11 @@ pub fn mark(clip: &Clip, method: Method, key: &Key, word: Word) -> Marked {
     // A few frames say what PSNR to expect.
     let every = clip.frames.len().div_ceil(6).max(1);
     let pictures: Vec<Plane> = planes(clip).step_by(every).collect();
-    let settings = method.settings(&pictures, key, word);
+    mark_with(clip, method.settings(&pictures, key, word), key, word)
+}
+
+/// The same with settings that are given.
+pub fn mark_with(clip: &Clip, settings: Settings, key: &Key, word: Word) -> Marked {
     let layouts: Vec<Layout> = (0..settings.layouts)
         .map(|epoch| Layout::new(key, epoch, &settings, clip.width, clip.height))
         .collect();
@@ -144,6 +148,17 @@ pub fn detector(
         }
     }
     detector
+}
+
+/// What a reader makes of one picture that is where it was marked: as `dmqimdetect` does, with blur
+/// and contrast undone where that fits better.
+pub fn read_picture(picture: &Luma, key: &Key, settings: &Settings) -> Word {
+    let mut detector = Detector::new(key.clone(), settings.clone(), None);
+    detector.frame(picture);
+    if detector.is_weak() {
+        detector.restore();
+    }
+    detector.votes().word()
 }
 
 /// All frames' luma.

@@ -44,7 +44,7 @@ pub fn of_clip(clip: &Clip) -> Option<[Picture; 2]> {
 }
 
 /// Experiment, series, x, what is done.
-fn attacks() -> Vec<(&'static str, String, f64, Attack)> {
+pub fn attacks() -> Vec<(&'static str, String, f64, Attack)> {
     let mut attacks = Vec::new();
     for quality in (10..=90).step_by(10) {
         let attack = Attack::Jpeg(quality);
