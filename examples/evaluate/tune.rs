@@ -3,7 +3,7 @@
 //! docs/decisions/0003 come from here.
 
 use crate::ffmpeg::{Clip, Codec, Coding};
-use crate::method::{mark_with, psnr_of};
+use crate::method::{Method, mark_with, psnr_of};
 use crate::pictures::{attacks, of_clip};
 use crate::{Result, method, parallel};
 use gstcamvault::luma::Shape;
@@ -152,7 +152,7 @@ fn pictures(options: &Options, text: &str, clips: &[Clip]) -> Result<()> {
             let attacked = attack.apply(&marked.luma(), random.bits());
             let luma = gstcamvault::luma::Luma::new(&attacked, Shape::plane(width, height))
                 .ok_or("an attack changed the size of a picture")?;
-            let read = method::read_picture(&luma, &key, &settings);
+            let read = Method::Camvault.read_picture(&luma, &key, &settings);
             let name = match experiment {
                 "jpeg" if x >= 30.0 => "JPEG 30 and better".to_owned(),
                 "blur" => format!("blur {series} {x}"),
