@@ -245,9 +245,19 @@ impl Detector {
                 best = (fits, guess);
             }
         }
-        // Chance alone makes the best of some a little better.
-        if best.0 > first + 1.5 {
-            self.register_as(best.1);
+        // Chance alone makes the best of some a little better, most of all of those that are many
+        // standard deviations from chance as they are.
+        if best.0 <= first + 1.5 + first / 10.0 {
+            return;
+        }
+        // The frames that were not kept are lost: what is left must still say more.
+        let before = (self.registration, self.tallies.clone());
+        let counted = (self.recent.clone(), self.frames, self.nearness);
+        let score = self.votes().score();
+        self.register_as(best.1);
+        if self.votes().score() < score {
+            (self.registration, self.tallies) = before;
+            (self.recent, self.frames, self.nearness) = counted;
         }
     }
 

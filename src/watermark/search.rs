@@ -105,6 +105,7 @@ impl Search {
             .filter(|(visible, _)| *visible > 0)
             .collect();
         frames.sort_by_key(|(visible, _)| std::cmp::Reverse(*visible));
+        let mean = mean(&self.frames, here);
         let mut attempt = Attempt {
             search: self,
             keyed: self.settings.dither == Dither::Keyed,
@@ -121,6 +122,12 @@ impl Search {
         // From likely and cheap to dear; each ends early once something is settled.
         attempt.whole_picture();
         attempt.shifted(1.0, 0, &KINDS);
+        // All frames in one: of a noisy scene every single one may say too little.
+        if let Some(mean) = mean.as_ref().filter(|_| attempt.frames.len() > 1) {
+            let frames = std::mem::replace(&mut attempt.frames, vec![mean]);
+            attempt.shifted(1.0, 0, &KINDS);
+            attempt.frames = frames;
+        }
         attempt.resized();
         attempt.turned();
         // Another frame may show the marks better, or those of another layout.
@@ -132,6 +139,21 @@ impl Search {
         let best = attempt.best.filter(|found| found.score >= SETTLED)?;
         Some(attempt.as_dense_as_it_is(best))
     }
+}
+
+/// The mean of the frames of this size.
+fn mean(frames: &[Plane], [width, height]: [usize; 2]) -> Option<Plane> {
+    let mut sums = vec![0u32; width * height];
+    let mut count = 0;
+    let same = |frame: &&Plane| [frame.width(), frame.height()] == [width, height];
+    for frame in frames.iter().filter(same) {
+        for (sum, &pixel) in sums.iter_mut().zip(frame.data()) {
+            *sum += u32::from(pixel);
+        }
+        count += 1;
+    }
+    let mean = |sum: u32| ((sum + count / 2) / count.max(1)) as u8;
+    Plane::new(width, height, sums.into_iter().map(mean).collect())
 }
 
 /// Pixels of a coarse grid that are far enough from black and white to carry marks.
