@@ -189,6 +189,9 @@ struct Attempt<'a> {
 /// Mirrored or not, negative or not.
 const KINDS: [[bool; 2]; 4] = [[false, false], [true, false], [false, true], [true, true]];
 
+/// Which layout's turn it is, frame by frame.
+type Turns = Vec<usize>;
+
 impl Attempt<'_> {
     fn over(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
@@ -237,9 +240,17 @@ impl Attempt<'_> {
         fit(score, nearness, self.search.settings.dither, true)
     }
 
-    /// What one frame says under the layout that fits best; nothing without layouts.
-    fn read(&self, frame: &Plane, registration: &Registration, layouts: usize) -> Option<Reading> {
+    /// What one frame says under the layout that fits best, or under the one whose turn it is, if that
+    /// is known; nothing without layouts.
+    fn read(
+        &self,
+        frame: &Plane,
+        registration: &Registration,
+        layouts: usize,
+        turn: Option<usize>,
+    ) -> Option<Reading> {
         let layouts = self.layouts[layouts].0.iter().enumerate();
+        let layouts = layouts.filter(|(i, _)| turn.is_none_or(|turn| turn == *i));
         let readings = layouts.map(|(i, layout)| {
             let (mut votes, tally) = (Votes::default(), registration.tally(&frame.luma(), layout));
             votes.add(layout, &tally);
@@ -255,21 +266,26 @@ impl Attempt<'_> {
     }
 
     /// The score of all frames together.
-    fn combined(&mut self, registration: &Registration, layouts: usize) -> f64 {
-        let [score, nearness] = self.both(registration, layouts);
+    fn combined(&mut self, registration: &Registration, layouts: usize, turns: &mut Turns) -> f64 {
+        let [score, nearness] = self.both(registration, layouts, turns);
         self.fit(score, nearness)
     }
 
     /// Agreement and nearness of all frames together. Frames of a still scene add nothing to each
     /// other: marks are added up over frames before they are compared, and of the nearness the mean
-    /// counts.
-    fn both(&mut self, registration: &Registration, layouts: usize) -> [f64; 2] {
+    /// counts. Whose turn it is in each frame is left in `turns`, or taken from there: a little way
+    /// off it is the same.
+    fn both(&mut self, registration: &Registration, layouts: usize, turns: &mut Turns) -> [f64; 2] {
         let mut tallies: Vec<Tally> = self.layouts[layouts].0.iter().map(Tally::new).collect();
         let mut nearness = 0.0;
         for (i, frame) in self.frames.iter().enumerate() {
-            let Some(reading) = self.read(frame, registration, layouts) else {
+            let turn = turns.get(i).copied();
+            let Some(reading) = self.read(frame, registration, layouts, turn) else {
                 return [0.0; 2];
             };
+            if turn.is_none() {
+                turns.push(reading.layout);
+            }
             // Nothing to expect of the rest.
             if i == 0 && reading.score < WORTH_A_LOOK / 2.0 {
                 return [0.0; 2];
@@ -304,7 +320,7 @@ impl Attempt<'_> {
         };
         let [ours, theirs] = [found.registration, other].map(|registration| {
             let layouts = self.layouts(registration.size);
-            self.both(&registration, layouts)
+            self.both(&registration, layouts, &mut Turns::new())
         });
         match theirs[0] > ours[0] + 1.0 {
             true => Found {
@@ -318,16 +334,18 @@ impl Attempt<'_> {
     /// Takes a guess that looked good in one frame to all frames, and betters it.
     fn consider(&mut self, registration: Registration) {
         let layouts = self.layouts(registration.size);
+        let mut turns = Turns::new();
         let mut found = Found {
-            score: self.combined(&registration, layouts),
+            score: self.combined(&registration, layouts, &mut turns),
             registration,
         };
         // Nothing to better where every frame but the first says no.
         let promising = (WORTH_A_LOOK - 1.0).max(self.best.map_or(0.0, |best| best.score - 2.0));
         if found.score >= promising {
             for step in [1.0, 0.5, 0.25] {
-                while self.better(&mut found, step, layouts) && !self.stop.load(Ordering::Relaxed) {
-                }
+                while self.better(&mut found, step, layouts, &mut turns)
+                    && !self.stop.load(Ordering::Relaxed)
+                {}
             }
         }
         if self.best.is_none_or(|best| found.score > best.score) {
@@ -336,7 +354,7 @@ impl Attempt<'_> {
     }
 
     /// Moves the corners of the picture by `step` pixels in every way; true if one was better.
-    fn better(&mut self, found: &mut Found, step: f64, layouts: usize) -> bool {
+    fn better(&mut self, found: &mut Found, step: f64, layouts: usize, turns: &mut Turns) -> bool {
         let [width, height] = found.registration.size.map(|side| side.max(1) as f64);
         // A pixel of shift, what moves the far edges by a pixel, one and both, and a turn.
         let (x, y) = (1.0 / width, 1.0 / height);
@@ -366,7 +384,7 @@ impl Attempt<'_> {
                     registration.map[2] += middle[0] - to_x;
                     registration.map[5] += middle[1] - to_y;
                 }
-                let score = self.combined(&registration, layouts);
+                let score = self.combined(&registration, layouts, turns);
                 if score > found.score * 1.001 {
                     *found = Found {
                         registration,
