@@ -13,8 +13,8 @@ use std::time::Instant;
 const WORD: Word = Word(0x5476_0033_89ab_5577_eddd_98ba_0123_4567);
 /// Without optimisation a search takes twenty times as long: smaller pictures, fewer of them.
 const SMALL: bool = cfg!(debug_assertions);
-const WIDTH: usize = if SMALL { 512 } else { 768 };
-const HEIGHT: usize = if SMALL { 288 } else { 432 };
+const WIDTH: usize = if SMALL { 480 } else { 768 };
+const HEIGHT: usize = if SMALL { 270 } else { 432 };
 const RATE: usize = if SMALL { 4 } else { 10 };
 
 fn key() -> Key {
@@ -110,10 +110,12 @@ fn made_video_is_found() {
     ];
     let corners = if SMALL { 1 } else { 2 };
     cases.extend(CORNERS[..corners].iter().map(|&[x, y]| cut(x, y)));
-    // One of the two where it takes long.
-    let known = if SMALL { &[false][..] } else { &[false, true] };
     for (filter, size) in cases {
-        for &known in known {
+        // One of the two where it takes long.
+        for known in [false, true] {
+            if SMALL && known != filter.starts_with("scale") {
+                continue;
+            }
             if !case(&marked, "made", &filter, size, known) {
                 missed.push((filter.clone(), known));
             }

@@ -125,7 +125,7 @@ impl Search {
         // All frames in one: of a noisy scene every single one may say too little.
         if let Some(mean) = mean.as_ref().filter(|_| attempt.frames.len() > 1) {
             let frames = std::mem::replace(&mut attempt.frames, vec![mean]);
-            attempt.shifted(1.0, 0, &KINDS);
+            attempt.shifted(1.0, 0, &KINDS[..1]);
             attempt.frames = frames;
         }
         attempt.resized();
