@@ -137,7 +137,7 @@ fn run(inner: &Inner, pipeline: &Running, live: &Live<'_>) -> Result<(), String>
             gst::MessageView::Warning(w) => eprintln!("camvault: gateway: {}", w.error()),
             gst::MessageView::Element(e) => {
                 if let Some(structure) = e.structure()
-                    && structure.name() == "camvault-segment"
+                    && structure.name() == "camvault-ticket"
                 {
                     note(inner, &live.name, structure)?;
                 }

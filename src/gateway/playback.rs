@@ -3,9 +3,10 @@
 //! A marked frame never leaves.
 
 use super::Inner;
-use crate::client::ttp::{open_masks, packing};
+use crate::client::ttp::open_masks;
 use crate::elements::support::pictures;
 use crate::homomorphic::packed::{Base, Encryptor, PublicKey, Randomiser, TICKET_EXPONENT_BITS};
+use crate::homomorphic::ticket::packing;
 use crate::homomorphic::{AdditiveScheme as _, Packing, retrieval};
 use crate::identity::{AeadKey, PublicId};
 use crate::protocol::{
@@ -157,13 +158,10 @@ fn attach(
         Ok(())
     };
     if !wanted {
-        let dry = gst::ElementFactory::make("fakesink")
-            .property("sync", false)
-            .property("async", false)
-            .build()?;
-        pipeline.add(&dry)?;
-        dry.sync_state_with_parent()?;
-        return link(&dry);
+        // A sink would hold up the other track until the pipeline plays.
+        let types = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
+        pad.add_probe(types, |_, _| gst::PadProbeReturn::Drop);
+        return Ok(());
     }
     if track == Track::Remainders {
         return link(sink.upcast_ref());
