@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What the sealed codec makes of real clips: bytes of rest and candidates beside MJPEG, lost marks.
-//! `cargo run --release --example sealed_measure -- FILE...` (ffmpeg decodes).
+//! `FRAMES=40 cargo run --release --example sealed_measure -- FILE...`; ffmpeg decodes. With
+//! `NOJPEG=1` without MJPEG.
 
-use gstcamvault::sealed::{Chroma, Geometry, Joiner, Picture, Split, Splitter};
+use gstcamvault::sealed::{Chroma, Geometry, Joiner, NARROW, Picture, Split, Splitter, WIDE};
 use gstcamvault::watermark::{Key, Layout, Settings};
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -21,10 +22,13 @@ fn probe(file: &str) -> [usize; 2] {
 /// Bytes a frame of MJPEG and its PSNR of luma, at the coarsest quality of 45 dB or more.
 fn mjpeg(file: &str, frames: usize) -> (f64, f64) {
     let mut best = (0.0, 0.0);
+    let folder = tempfile::tempdir().expect("a folder for a while");
+    let film = folder.path().join("film.avi");
+    let film = film.display();
     for q in 1..12 {
         let script = format!(
-            "ffmpeg -v error -y -i '{file}' -frames:v {frames} -c:v mjpeg -huffman optimal -qmin 1 -q:v {q} -pix_fmt yuvj420p -f avi /tmp/sealed_measure.avi && \
-             ffmpeg -v info -i /tmp/sealed_measure.avi -i '{file}' -frames:v {frames} -lavfi '[1:v]format=yuvj420p[r];[0:v]format=yuvj420p[a];[a][r]psnr' -f null - 2>&1 | grep -o 'PSNR y:[0-9.]*'; stat -c %s /tmp/sealed_measure.avi"
+            "ffmpeg -v error -y -i '{file}' -frames:v {frames} -c:v mjpeg -huffman optimal -qmin 1 -q:v {q} -pix_fmt yuvj420p -f avi {film} && \
+             ffmpeg -v info -i {film} -i '{file}' -frames:v {frames} -lavfi '[1:v]format=yuvj420p[r];[0:v]format=yuvj420p[a];[a][r]psnr' -f null - 2>&1 | grep -o 'PSNR y:[0-9.]*'; stat -c %s {film}"
         );
         let out = Command::new("sh").args(["-c", &script]).output().unwrap();
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
@@ -80,8 +84,8 @@ fn main() {
             frames += 1;
             rest += split.rest.len();
             blocks += split.values.len() / settings.classes.len();
-            wide += split.widths.iter().filter(|&&w| w > 8).count();
-            narrow += split.widths.iter().filter(|&&w| w <= 8).count();
+            wide += split.widths.iter().filter(|&&w| w == WIDE).count();
+            narrow += split.widths.iter().filter(|&&w| w == NARROW).count();
             marks += split.remainders.len();
             lost += split
                 .remainders
@@ -92,7 +96,7 @@ fn main() {
         let _ = child.kill();
         let _ = child.wait();
         let n = frames as f64;
-        let candidates = 2 * (8 * narrow + 12 * wide) / 8;
+        let candidates = 2 * (usize::from(NARROW) * narrow + usize::from(WIDE) * wide) / 8;
         let (jpeg, psnr) = match std::env::var("NOJPEG") {
             Ok(_) => (f64::NAN, f64::NAN),
             Err(_) => mjpeg(&file, frames),

@@ -367,7 +367,7 @@ impl<'a> Decoder<'a> {
             self.tables.as_slice().try_into().map_err(|_| SHORT)?;
         let mut numbers = [0; LANES];
         let mut taken = 0;
-        for i in 0..count.min(LANES) {
+        let mut one = |i: usize| {
             let x = self.states[i];
             let slot = usize::from(contexts[i]) % CONTEXTS * SLOTS + x as usize % SLOTS;
             let entry = tables[slot];
@@ -377,6 +377,16 @@ impl<'a> Decoder<'a> {
             self.states[i] = if empty { filled } else { x };
             taken += usize::from(empty);
             numbers[i] = (entry & 0xff) as u16;
+        };
+        if count >= LANES {
+            // A constant number: unrolled.
+            for i in 0..LANES {
+                one(i);
+            }
+        } else {
+            for i in 0..count {
+                one(i);
+            }
         }
         self.next += taken;
         if numbers.iter().fold(0, |all, number| all | number) >= DIRECT {

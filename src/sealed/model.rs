@@ -105,8 +105,8 @@ impl Around {
         let (u, v) = (at / 8, at % 8);
         let mut contexts = [0; LANES];
         if self.count == 0 {
-            for i in 0..LANES {
-                contexts[i] = first + LEVELS - ACTIVITIES + self.above[i];
+            for (context, above) in contexts.iter_mut().zip(self.above) {
+                *context = first + LEVELS - ACTIVITIES + above;
             }
             return contexts;
         }
@@ -138,8 +138,11 @@ impl Around {
 
     #[inline(always)]
     fn activity(&self) -> Activity {
-        self.total
-            .map(|total| u8::from(total >= BUSY[0]) + u8::from(total >= BUSY[1]))
+        let mut activity = [0; LANES];
+        for (activity, total) in activity.iter_mut().zip(self.total) {
+            *activity = u8::from(total >= BUSY[0]) + u8::from(total >= BUSY[1]);
+        }
+        activity
     }
 }
 
@@ -159,7 +162,11 @@ pub(super) fn encode(
         let at = usize::from(at) % 64;
         let values = &group[at].0;
         let contexts = around.contexts(at, first);
-        encoder.vector(&contexts, &values.map(fold), count);
+        let mut numbers = [0; LANES];
+        for i in 0..LANES {
+            numbers[i] = fold(values[i]);
+        }
+        encoder.vector(&contexts, &numbers, count);
         around.put(at, values);
     }
     around.activity()
@@ -179,9 +186,12 @@ pub(super) fn decode(
     for &at in order {
         let at = usize::from(at) % 64;
         let contexts = around.contexts(at, first);
-        let values = decoder.vector(&contexts, count)?.map(unfold);
-        around.put(at, &values);
-        group[at].0 = values;
+        let numbers = decoder.vector(&contexts, count)?;
+        let values = &mut group[at].0;
+        for i in 0..LANES {
+            values[i] = unfold(numbers[i]);
+        }
+        around.put(at, values);
     }
     Ok(around.activity())
 }

@@ -102,7 +102,8 @@ impl Drop for Splitter {
 
 impl Splitter {
     /// For pictures of this geometry, candidates of the settings' classes, and marks where the
-    /// layout has them. Dithers are rounded to whole units. Without a layout nothing is marked.
+    /// layout has them. Dithers are rounded to whole units. Without a layout nothing is marked, nor
+    /// is a block with more than eight marks.
     ///
     /// Fails with [`Error::Size`], [`Error::Classes`] or, if the layout's step is no multiple of 4
     /// up to 1000, [`Error::Step`].

@@ -144,15 +144,32 @@ fn crossed<const N: usize>(matrix: &[[i32; N]; N], [a, b]: [[Lanes; N]; 2]) -> [
     [product(matrix, sum), product(matrix, difference)]
 }
 
+/// [Mv] for one vector, [`crossed`] for two.
 #[inline(always)]
-fn rows<const N: usize, const R: usize>(
+fn apply<const N: usize, const R: usize>(
+    matrix: &[[i32; N]; N],
+    v: [[Lanes; N]; R],
+) -> [[Lanes; N]; R] {
+    let mut out = v;
+    match R {
+        2 => [out[0], out[R - 1]] = crossed(matrix, [v[0], v[R - 1]]),
+        _ => out[0] = product(matrix, v[0]),
+    }
+    out
+}
+
+/// a + b, or with `LESS` a − b.
+#[inline(always)]
+fn sum<const N: usize, const R: usize, const LESS: bool>(
     mut a: [[Lanes; N]; R],
     b: [[Lanes; N]; R],
-    by: impl Fn(Lanes, Lanes) -> Lanes,
 ) -> [[Lanes; N]; R] {
     for r in 0..R {
         for i in 0..N {
-            a[r][i] = by(a[r][i], b[r][i]);
+            a[r][i] = match LESS {
+                true => minus(a[r][i], b[r][i]),
+                false => plus(a[r][i], b[r][i]),
+            };
         }
     }
     a
@@ -163,12 +180,12 @@ fn rows<const N: usize, const R: usize>(
 fn pair<const N: usize, const R: usize>(
     a: [[Lanes; N]; R],
     b: [[Lanes; N]; R],
-    m: impl Fn([[Lanes; N]; R]) -> [[Lanes; N]; R],
+    m: &[[i32; N]; N],
 ) -> [[[Lanes; N]; R]; 2] {
-    let b = rows(b, m(a), plus);
-    let a = rows(a, m(b), minus);
-    let b = rows(b, m(a), plus);
-    [b, rows([[NONE; N]; R], a, minus)]
+    let b = sum::<N, R, false>(b, apply(m, a));
+    let a = sum::<N, R, true>(a, apply(m, b));
+    let b = sum::<N, R, false>(b, apply(m, a));
+    [b, sum::<N, R, true>([[NONE; N]; R], a)]
 }
 
 /// The inverse of [`pair`].
@@ -176,12 +193,12 @@ fn pair<const N: usize, const R: usize>(
 fn unpair<const N: usize, const R: usize>(
     a: [[Lanes; N]; R],
     b: [[Lanes; N]; R],
-    m: impl Fn([[Lanes; N]; R]) -> [[Lanes; N]; R],
+    m: &[[i32; N]; N],
 ) -> [[[Lanes; N]; R]; 2] {
-    let (b, a) = (a, rows([[NONE; N]; R], b, minus));
-    let b = rows(b, m(a), minus);
-    let a = rows(a, m(b), plus);
-    let b = rows(b, m(a), minus);
+    let (b, a) = (a, sum::<N, R, true>([[NONE; N]; R], b));
+    let b = sum::<N, R, true>(b, apply(m, a));
+    let a = sum::<N, R, false>(a, apply(m, b));
+    let b = sum::<N, R, true>(b, apply(m, a));
     [a, b]
 }
 
@@ -201,8 +218,7 @@ fn transposed(q: Quarter) -> Quarter {
 /// DCT-IV along rows, DCT-II along columns.
 #[inline(always)]
 fn mixed(q: Quarter) -> Quarter {
-    let cross = |v| crossed(&HALVED, v);
-    let [[e0, n0], [e1, n1]] = pair([q[0], q[3]], [q[1], q[2]], cross);
+    let [[e0, n0], [e1, n1]] = pair([q[0], q[3]], [q[1], q[2]], &HALVED);
     let mut out = q;
     for x in 0..4 {
         let [y0, y4] = turn([e0[x], e1[x]], QUARTER);
@@ -221,41 +237,40 @@ fn unmixed(q: Quarter) -> Quarter {
         [e0[x], e1[x]] = back([q[0][x], negate(q[2][x])], QUARTER);
         [n0[x], n1[x]] = back([q[1][x], negate(q[3][x])], EIGHTH);
     }
-    let cross = |v| crossed(&HALVED, v);
-    let [[r0, r3], [r1, r2]] = unpair([e0, n0], [e1, n1], cross);
+    let [[r0, r3], [r1, r2]] = unpair([e0, n0], [e1, n1], &HALVED);
     [r0, r1, r2, r3]
 }
 
 /// DCT-IV along rows.
 #[inline(always)]
 fn odd(q: Quarter) -> Quarter {
-    let fourth = |[v]: [[Lanes; 4]; 1]| [product(&FOURTH, v)];
-    let [[r0], [r1]] = pair([q[0]], [q[1]], fourth);
-    let [[r2], [r3]] = pair([q[2]], [q[3]], fourth);
+    let [[r0], [r1]] = pair([q[0]], [q[1]], &FOURTH);
+    let [[r2], [r3]] = pair([q[2]], [q[3]], &FOURTH);
     [r0, r1, r2, r3]
 }
 
 /// The inverse of [`odd`].
 #[inline(always)]
 fn unodd(q: Quarter) -> Quarter {
-    let fourth = |[v]: [[Lanes; 4]; 1]| [product(&FOURTH, v)];
-    let [[r0], [r1]] = unpair([q[0]], [q[1]], fourth);
-    let [[r2], [r3]] = unpair([q[2]], [q[3]], fourth);
+    let [[r0], [r1]] = unpair([q[0]], [q[1]], &FOURTH);
+    let [[r2], [r3]] = unpair([q[2]], [q[3]], &FOURTH);
     [r0, r1, r2, r3]
 }
 
 /// DCT-II along rows and columns.
 #[inline(always)]
 fn even(q: Quarter) -> Quarter {
-    let h = |y: usize, x: usize| hadamard([q[y][x], q[y][3 - x], q[3 - y][x], q[3 - y][3 - x]]);
-    let [s00, s01, s10, s11] = [h(0, 0), h(0, 1), h(1, 0), h(1, 1)];
+    let s00 = hadamard([q[0][0], q[0][3], q[3][0], q[3][3]]);
+    let s01 = hadamard([q[0][1], q[0][2], q[3][1], q[3][2]]);
+    let s10 = hadamard([q[1][0], q[1][3], q[2][0], q[2][3]]);
+    let s11 = hadamard([q[1][1], q[1][2], q[2][1], q[2][2]]);
     let mut out = q;
     // Even and even: 0 and 4 both ways.
     [out[0][0], out[2][0], out[0][2], out[2][2]] = hadamard([s00[0], s01[0], s10[0], s11[0]]);
     // Butterfly one way and reflection the other.
     let across = [[s00[2], s01[2]], [s10[2], s11[2]]];
     let down = [[s00[1], s10[1]], [s01[1], s11[1]]];
-    let [across, down] = pair(across, down, |v| crossed(&MIRROR, v));
+    let [across, down] = pair(across, down, &MIRROR);
     for i in 0..2 {
         for j in 0..2 {
             out[2 * i][2 * j + 1] = across[i][j];
@@ -284,7 +299,7 @@ fn uneven(q: Quarter) -> Quarter {
             down[i][j] = q[2 * j + 1][2 * i];
         }
     }
-    let [across, down] = unpair(across, down, |v| crossed(&MIRROR, v));
+    let [across, down] = unpair(across, down, &MIRROR);
     let [a0, b0] = back([q[1][1], negate(q[3][1])], EIGHTH);
     let [a1, b1] = back([negate(q[1][3]), q[3][3]], EIGHTH);
     let [o00, o01] = back([a0, a1], EIGHTH);
@@ -308,8 +323,8 @@ pub(super) fn forward(group: &mut Group) {
     let mut quarters = [[[NONE; 4]; 4]; 4];
     for y in 0..4 {
         for x in 0..4 {
-            let at = [8 * y + x, 8 * y + 7 - x, 56 - 8 * y + x, 63 - 8 * y - x];
-            let four = hadamard(at.map(|i| group[i]));
+            let [a, b, c, d] = [8 * y + x, 8 * y + 7 - x, 56 - 8 * y + x, 63 - 8 * y - x];
+            let four = hadamard([group[a], group[b], group[c], group[d]]);
             for (quarter, value) in quarters.iter_mut().zip(four) {
                 quarter[y][x] = value;
             }
@@ -396,7 +411,9 @@ pub(super) fn load(group: &mut Group, tiles: &Tiles, samples: &[u8], blocks: &[u
         }
         let bytes = shuffle(shuffle(shuffle(shuffle(bytes))));
         for (entry, bytes) in line.iter_mut().zip(bytes) {
-            entry.0 = bytes.map(i16::from);
+            for (value, byte) in entry.0.iter_mut().zip(bytes) {
+                *value = byte.into();
+            }
         }
     }
 }
@@ -412,7 +429,9 @@ pub(super) fn store(group: &Group, tiles: &Tiles, samples: &mut [u8], blocks: &[
     for (i, line) in group.chunks_exact(BLOCK).enumerate() {
         let mut bytes = [[0; LANES]; BLOCK];
         for (bytes, entry) in bytes.iter_mut().zip(line) {
-            *bytes = entry.0.map(|value| value.clamp(0, 255) as u8);
+            for (byte, value) in bytes.iter_mut().zip(entry.0) {
+                *byte = value.clamp(0, 255) as u8;
+            }
         }
         let bytes = shuffle(shuffle(shuffle(bytes)));
         for (lane, at) in at.iter().enumerate().take(blocks.len()) {
