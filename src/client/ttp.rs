@@ -2,6 +2,7 @@
 //! The third party as one identity uses it: contracts, tickets, retrieval, deletion, arbitration.
 //! What it answers is checked against its signatures before it is believed.
 
+pub use crate::homomorphic::ticket::packing;
 pub use crate::protocol::Agreed;
 pub use crate::sealed::stream::Ticket;
 
