@@ -48,6 +48,9 @@ pub enum Error {
     /// No such recording for this identity.
     #[error("no recording {0:?} for this identity: `camvault ls` lists what there is")]
     NoRecording(String),
+    /// No such archive at the gateway.
+    #[error("no archive {0:?} under this contract: `camvault retrieve --list` shows what there is")]
+    NoArchive(String),
     /// A stored chunk is gone, changed or exchanged; its bytes are not handed out.
     #[error("segment {seq}, chunk {chunk}: {reason}")]
     Damaged {

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The owner's side of the protocol: a signed connection to a vault, the recorder that stores
 //! chunks and commits segments, the reader that brings them back, and a connection to a third
-//! party. Knows no GStreamer.
+//! party and one to a gateway. Knows no GStreamer.
 
 mod error;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+pub mod gateway;
 mod http;
 pub mod reader;
 pub mod recorder;
@@ -18,6 +19,7 @@ pub mod vault;
 
 pub(crate) use crate::protocol::hex;
 pub use error::Error;
+pub use gateway::Gateway;
 pub use ttp::Ttp;
 pub use vault::Vault;
 

@@ -13,9 +13,10 @@ use crate::identity::Identity;
 use crate::protocol::{
     CloudMasks, Contract, ContractBody, Deletion, DeletionLog, DeletionRequest, DocumentError,
     Features, Grant, Grants, Judged, MASKS_INFO, Masks, Mode, PADS_INFO, PartyRegistration,
-    RetrievalRequest, Signed, Suspect, TICKET_INFO, TicketHead, TicketRequest, TtpInfo, Verdict,
-    decode, encode, vault_base,
+    RetrievalRequest, SEED_INFO, Signed, Suspect, TICKET_INFO, TicketHead, TicketRequest, TtpInfo,
+    Verdict, decode, encode, vault_base,
 };
+use crate::watermark::Key;
 use bytes::Bytes;
 use minicbor::Decode;
 use reqwest::Method;
@@ -28,7 +29,7 @@ use zeroize::Zeroizing;
 const MAX_ANSWER_BYTES: u64 = 64 << 20;
 /// How long other requests may: the largest tickets take their time.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// How long an arbitration may take without a sign of life.
+/// How long an arbitration or a retrieval may take without a sign of life.
 const ARBITRATION: Duration = Duration::from_secs(3600);
 
 /// A signed connection to a third party. Clones share connections.
@@ -54,6 +55,8 @@ pub struct Retrieval {
     pub pads: Option<Zeroizing<[u8; 32]>>,
     /// For the cloud, see [`open_masks`].
     pub masks: Vec<u8>,
+    /// Key of the ticket's positions and dithers (layout 0).
+    pub key: Key,
 }
 
 impl std::fmt::Debug for Retrieval {
@@ -236,22 +239,25 @@ impl Ttp {
     /// What takes the marks out of some frames.
     pub async fn retrieval(&self, request: &RetrievalRequest) -> Result<Retrieval, Error> {
         let path = "/v1/ttp/retrievals";
-        let answer: Masks = self.post(path, encode(request)).await?;
+        let payload = Payload::Message(encode(request).into());
+        let (server, signer) = (&self.0.arbiter, Some(&self.0.signer));
+        let response = server.send(signer, Method::POST, path, &payload).await?;
+        let answer: Masks = read(server, path, response).await?;
         if answer.pads.is_some() != (request.mode == Mode::Oblivious) {
             return Err(self.wrong(path, "pads where there are none, or none"));
         }
-        let open = |sealed: &[u8]| {
-            let clear = self.identity().open(PADS_INFO, sealed)?;
-            let seed = clear.as_slice().try_into().map(Zeroizing::new);
-            seed.map_err(|_| self.wrong(path, "pads of a wrong length"))
+        let open = |info: &[u8], sealed: &[u8]| {
+            let clear = self.identity().open(info, sealed)?;
+            let seed = <[u8; 32]>::try_from(clear.as_slice()).map(Zeroizing::new);
+            seed.map_err(|_| self.wrong(path, "a seed of a wrong length"))
         };
+        let seed = answer.seed.as_deref();
+        let seed = seed.ok_or_else(|| self.wrong(path, "the ticket's seed is missing"))?;
+        let pads = answer.pads.as_deref();
         Ok(Retrieval {
-            pads: answer
-                .pads
-                .as_deref()
-                .map(|sealed| open(sealed))
-                .transpose()?,
+            pads: pads.map(|sealed| open(PADS_INFO, sealed)).transpose()?,
             masks: answer.masks.into(),
+            key: Key::from_bytes(*open(SEED_INFO, seed)?),
         })
     }
 

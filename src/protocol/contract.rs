@@ -15,6 +15,10 @@ pub const TICKET_INFO: &[u8] = b"camvault ticket v1";
 pub const SEGMENT_INFO: &[u8] = b"camvault sealed segment v1";
 /// HPKE `info` of the owner's half of a retrieval's masks.
 pub const PADS_INFO: &[u8] = b"camvault retrieval pads v1";
+/// HPKE `info` of a ticket's seed, which the owner needs again for a retrieval.
+pub const SEED_INFO: &[u8] = b"camvault ticket seed v1";
+/// HPKE `info` of a camera's name, which the owner seals to itself.
+pub const NAME_INFO: &[u8] = b"camvault contract name v1";
 /// HPKE `info` of the cloud's half.
 pub const MASKS_INFO: &[u8] = b"camvault retrieval masks v1";
 

@@ -156,6 +156,10 @@ pub struct Masks {
     /// ([`super::MASKS_INFO`]); the owner passes it on.
     #[n(1)]
     pub masks: ByteVec,
+    /// The ticket's seed ([`super::TicketSecret::seed`]), sealed to the owner
+    /// ([`super::SEED_INFO`]), who has not kept it: it says where the remainders belong.
+    #[n(2)]
+    pub seed: Option<ByteVec>,
 }
 
 /// What the cloud adds to what it stores; signed by the third party.

@@ -2,9 +2,13 @@
 //! What the subcommands share: identity, output, exit codes.
 
 use gstcamvault::client::{self, Vault};
-use gstcamvault::identity::{self, Identity};
-use gstcamvault::protocol::{Code, RecordingUrl, UrlError, vault_base};
-use std::path::PathBuf;
+use gstcamvault::identity::{self, Identity, PublicId};
+use gstcamvault::protocol::{
+    Agreed, Code, Contract, Document, DocumentError, Party, RecordingUrl, Signed, UrlError,
+    vault_base,
+};
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -14,10 +18,11 @@ Exit codes:
   0  done
   1  failed
   2  wrong usage
-  3  stored data is missing or does not verify; a watermark was not found
-  4  the vault cannot be reached
-  5  the vault refused (not enrolled, quota, full, wrong token)
-  6  there is no such recording";
+  3  stored data is missing or does not verify; a signature is wrong; a watermark was not found
+     (camvault arbitrate: the verdict names no contract)
+  4  the vault, the gateway or the third party cannot be reached
+  5  it refused (not enrolled, quota, full, wrong token, contract deleted)
+  6  there is no such recording or archive";
 
 /// A check found something wrong.
 pub const NOT_VERIFIED: u8 = 3;
@@ -69,6 +74,14 @@ impl Failure {
         Self { code, ..self }
     }
 
+    /// Says first what it is about.
+    pub fn prefixed(self, what: &str) -> Self {
+        Self {
+            message: format!("{what}: {}", self.message),
+            ..self
+        }
+    }
+
     pub fn report(self, json: bool) -> ExitCode {
         if json {
             println!(
@@ -87,18 +100,31 @@ impl From<client::Error> for Failure {
         let code = match &error {
             E::Network { .. } | E::Untrusted { .. } => 4,
             E::NoRecording(_)
+            | E::NoArchive(_)
             | E::Refused {
                 code: Code::NotFound,
                 ..
             } => 6,
             E::Refused { .. } => 5,
-            E::Damaged { .. } | E::Manifest { .. } | E::Chain(_) => NOT_VERIFIED,
+            E::Damaged { .. }
+            | E::Manifest { .. }
+            | E::Chain(_)
+            | E::Document(_)
+            | E::Deletions(_)
+            | E::Homomorphic(_)
+            | E::Sealed(_) => NOT_VERIFIED,
             _ => 1,
         };
         Self {
             code,
             message: error.to_string(),
         }
+    }
+}
+
+impl From<DocumentError> for Failure {
+    fn from(error: DocumentError) -> Self {
+        Self::new(error.to_string()).with_code(NOT_VERIFIED)
     }
 }
 
@@ -152,6 +178,108 @@ pub fn bytes(n: u64) -> String {
 pub fn utc(ns: i64) -> String {
     jiff::Timestamp::from_nanosecond(i128::from(ns))
         .map_or_else(|_| ns.to_string(), |t| format!("{t:.3}"))
+}
+
+/// Unix milliseconds as RFC 3339.
+pub fn utc_ms(ms: u64) -> String {
+    let time = i64::try_from(ms)
+        .ok()
+        .map(jiff::Timestamp::from_millisecond);
+    time.and_then(Result::ok)
+        .map_or_else(|| ms.to_string(), |t| format!("{t:.3}"))
+}
+
+/// Bytes of a document's file at most.
+const MAX_DOCUMENT_BYTES: u64 = 1 << 20;
+
+/// Reads a document as [`write_document`] writes it; nothing is verified yet.
+pub fn read_document<D: Document>(file: &Path) -> Result<Signed, Failure> {
+    let at = |e: &dyn std::fmt::Display| format!("{}: {e}", file.display());
+    let mut text = String::new();
+    std::fs::File::open(file)
+        .and_then(|f| f.take(MAX_DOCUMENT_BYTES).read_to_string(&mut text))
+        .map_err(|e| Failure::new(at(&e)))?;
+    Signed::from_text::<D>(&text).map_err(|e| Failure::new(at(&e)).with_code(NOT_VERIFIED))
+}
+
+/// Writes a document to a new file, durably; never over another.
+pub fn write_document<D: Document>(file: &Path, signed: &Signed) -> Result<(), Failure> {
+    let write = || {
+        let mut out = std::fs::File::create_new(file)?;
+        out.write_all(signed.to_text::<D>().as_bytes())?;
+        out.sync_all()
+    };
+    write().map_err(|e| Failure::new(format!("{}: {e}", file.display())))
+}
+
+/// Fails early where [`write_document`] would fail late.
+pub fn is_free(file: &Path) -> Result<(), Failure> {
+    let message = |e: &str| Failure::new(format!("{}: {e}", file.display()));
+    let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty());
+    match dir.unwrap_or(Path::new(".")).is_dir() {
+        false => Err(message("there is no such directory")),
+        true if file.exists() => Err(message("it exists already, and is not written over")),
+        true => Ok(()),
+    }
+}
+
+/// Reads a contract and checks all of its signatures.
+pub fn read_contract(file: &Path) -> Result<Agreed, Failure> {
+    let agreed = Agreed::check(read_document::<Contract>(file)?);
+    agreed.map_err(|e| Failure::new(format!("{}: {e}", file.display())).with_code(NOT_VERIFIED))
+}
+
+/// [`read_contract`] of a contract that `identity` is the owner of.
+pub fn own_contract(file: &Path, identity: &Identity) -> Result<Agreed, Failure> {
+    let agreed = read_contract(file)?;
+    match *agreed.contract.owner.sign == identity.public().sign {
+        true => Ok(agreed),
+        false => Err(Failure::new(format!(
+            "{}: this contract is another identity's: --identity has to be {}",
+            file.display(),
+            PublicId::from(&agreed.contract.owner)
+        ))),
+    }
+}
+
+/// Fails if `party`, who answers at `url`, is not the one that is expected.
+pub fn expect_party(
+    what: &str,
+    url: &str,
+    party: &Party,
+    expected: Option<&PublicId>,
+) -> Result<(), Failure> {
+    let found = PublicId::from(party);
+    match expected {
+        Some(expected) if *expected != found => Err(Failure::new(format!(
+            "the {what} at {url} is {found}, not {expected}: give another address, or find out who that is"
+        ))
+        .with_code(NOT_VERIFIED)),
+        _ => Ok(()),
+    }
+}
+
+/// What is going on while nothing can be said of how far it is.
+pub fn spinner(json: bool, what: &str) -> indicatif::ProgressBar {
+    if json {
+        return indicatif::ProgressBar::hidden();
+    }
+    let bar = indicatif::ProgressBar::new_spinner().with_message(what.to_owned());
+    bar.enable_steady_tick(std::time::Duration::from_millis(100));
+    bar
+}
+
+/// A progress bar over things that are counted.
+pub fn progress_count(json: bool, total: u64, what: &str) -> indicatif::ProgressBar {
+    if json {
+        return indicatif::ProgressBar::hidden();
+    }
+    let style = "{msg} [{bar:30}] {pos}/{len} {per_sec} {eta}";
+    let style = indicatif::ProgressStyle::with_template(style)
+        .unwrap_or_else(|_| indicatif::ProgressStyle::default_bar());
+    indicatif::ProgressBar::new(total)
+        .with_style(style)
+        .with_message(what.to_owned())
 }
 
 /// Nanoseconds as seconds.

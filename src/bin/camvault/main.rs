@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The program: a vault's server, and everything an owner does that is not a pipeline.
 
+mod arbitrate;
 mod common;
+mod contract;
 mod detect;
 mod enroll;
 mod forget;
@@ -13,11 +15,15 @@ mod media;
 mod phash;
 mod pictures;
 mod put;
+mod retrieve;
 mod scrub;
 mod serve;
 mod share;
+mod sheet;
 mod stats;
+mod verdict;
 mod verify;
+mod y4m;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -49,6 +55,10 @@ enum Command {
     Mark(mark::Args),
     Detect(detect::Args),
     Phash(phash::Args),
+    Contract(contract::Args),
+    Retrieve(retrieve::Args),
+    Arbitrate(arbitrate::Args),
+    Verdict(verdict::Args),
 }
 
 fn main() -> ExitCode {
@@ -68,6 +78,10 @@ fn main() -> ExitCode {
         Command::Mark(args) => mark::run(&args, json),
         Command::Detect(args) => detect::run(&args, json),
         Command::Phash(args) => phash::run(&args, json),
+        Command::Contract(args) => contract::run(&args, json),
+        Command::Retrieve(args) => retrieve::run(&args, json),
+        Command::Arbitrate(args) => arbitrate::run(&args, json),
+        Command::Verdict(args) => verdict::run(&args, json),
     };
     match done {
         Ok(code) => code,

@@ -3,6 +3,7 @@
 
 use crate::common::{Failure, NOT_VERIFIED};
 use gst::prelude::*;
+use gstcamvault::protocol::RecordingUrl;
 use indicatif::ProgressBar;
 use std::path::Path;
 
@@ -74,8 +75,54 @@ pub fn write_whole(
 /// A pipeline that decodes the first video stream of a file, or a picture, into `elements`.
 pub fn decoded(file: &Path, elements: &[&gst::Element]) -> Result<Running, Failure> {
     std::fs::File::open(file).map_err(|e| Failure::new(format!("{}: {e}", file.display())))?;
+    let (pipeline, decode) = decoder(elements)?;
+    let source = source(file)?;
+    pipeline.0.add(&source)?;
+    source.link(&decode)?;
+    Ok(pipeline)
+}
+
+/// A pipeline that decodes the first video stream of a recording into `elements`.
+pub fn decoded_recording(
+    url: &RecordingUrl,
+    identity: &Path,
+    elements: &[&gst::Element],
+) -> Result<Running, Failure> {
+    let (pipeline, decode) = decoder(elements)?;
+    let source = make("dedupsrc")?;
+    source.set_property("uri", url.to_string());
+    source.set_property("identity", identity.display().to_string());
+    pipeline.0.add(&source)?;
+    let input = static_pad(&decode, "sink")?.downgrade();
+    source.connect_pad_added(move |source, pad| {
+        let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
+        let name = caps.structure(0).map(|s| s.name());
+        let video = name.is_some_and(|n| !n.starts_with("audio/") && !n.starts_with("text/"));
+        let linked = match input.upgrade().filter(|i| video && !i.is_linked()) {
+            Some(input) => pad.link(&input).is_ok(),
+            None => aside(source, pad).is_some(),
+        };
+        if !linked {
+            let error = gst::StreamError::WrongType;
+            gst::element_error!(source, error, ("a stream of the recording does not fit"));
+        }
+    });
+    Ok(pipeline)
+}
+
+/// Lets a stream end where nobody looks at it.
+fn aside(source: &gst::Element, pad: &gst::Pad) -> Option<()> {
+    let bin = source.parent().and_downcast::<gst::Bin>()?;
+    let sink = gst::ElementFactory::make("fakesink").build().ok()?;
+    bin.add(&sink).ok()?;
+    sink.sync_state_with_parent().ok()?;
+    pad.link(&sink.static_pad("sink")?).ok().map(drop)
+}
+
+/// Decoder, converter and `elements`: what is to be decoded is linked to the decoder.
+fn decoder(elements: &[&gst::Element]) -> Result<(Running, gst::Element), Failure> {
     let pipeline = Running(gst::Pipeline::new());
-    let (source, decode, convert) = (source(file)?, make("decodebin")?, make("videoconvert")?);
+    let (decode, convert) = (make("decodebin")?, make("videoconvert")?);
     // Only pictures are decoded.
     decode.connect("autoplug-continue", false, |values| {
         let caps = values.get(2).and_then(|v| v.get::<gst::Caps>().ok());
@@ -83,9 +130,8 @@ pub fn decoded(file: &Path, elements: &[&gst::Element]) -> Result<Running, Failu
         let sound = name.is_some_and(|n| n.starts_with("audio/") || n.starts_with("text/"));
         Some((!sound).to_value())
     });
-    pipeline.0.add_many([&source, &decode, &convert])?;
+    pipeline.0.add_many([&decode, &convert])?;
     pipeline.0.add_many(elements)?;
-    source.link(&decode)?;
     gst::Element::link_many(std::iter::once(&&convert).chain(elements).copied())?;
     let input = static_pad(&convert, "sink")?.downgrade();
     decode.connect_pad_added(move |_, pad| {
@@ -96,7 +142,7 @@ pub fn decoded(file: &Path, elements: &[&gst::Element]) -> Result<Running, Failu
             let _ = pad.link(&input);
         }
     });
-    Ok(pipeline)
+    Ok((pipeline, decode))
 }
 
 /// Whether the file is a single picture, by its first bytes.

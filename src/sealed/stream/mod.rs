@@ -12,10 +12,12 @@ mod cloud;
 pub mod message;
 mod owner;
 mod remainder;
+mod restore;
 
 pub use cloud::{Opened, Opener};
 pub use owner::{Agreement, Prepared, Sealer, Summary, Ticket};
 pub use remainder::{Remainder, RemainderReader};
+pub use restore::{Fit, Restorer, Unmask, signs};
 
 use crate::homomorphic::{self, ticket::packing};
 use crate::protocol::{DocumentError, Mode};

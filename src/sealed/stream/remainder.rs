@@ -104,18 +104,19 @@ impl RemainderReader {
         }
     }
 
+    /// For a segment that begins with `first`, of which it is not known how many marks a frame has;
+    /// [`RemainderReader::open`] then takes `first` as well. There are at most `most`.
+    pub fn begin(identity: &Identity, first: &Remainder, most: usize) -> Result<Self, Error> {
+        let mut reader = Self::new(identity, *first.contract, 0);
+        let change = reader.unpack(first, most)?;
+        reader.last = vec![0; change.len()];
+        Ok(reader)
+    }
+
     /// x − q_0(x) of each mark, in the layout's order; `None` where there is none.
     pub fn open(&mut self, remainder: &Remainder) -> Result<Vec<Option<i8>>, Error> {
-        if *remainder.contract != self.contract {
-            return Err(Error::Changed);
-        }
-        let context = context(&self.contract, remainder.ticket, remainder.frame);
-        let packed = self.key.open(&context, &remainder.sealed);
-        let packed = packed.map_err(|_| Error::Changed)?;
-        let mut change = Vec::with_capacity(self.last.len());
-        let mut unpack = ZlibDecoder::new(packed.as_slice()).take(self.last.len() as u64 + 1);
-        let read = unpack.read_to_end(&mut change);
-        if read.is_err() || change.len() != self.last.len() {
+        let change = self.unpack(remainder, self.last.len())?;
+        if change.len() != self.last.len() {
             return Err(Error::Form("remainders of another length"));
         }
         for (last, change) in self.last.iter_mut().zip(change) {
@@ -123,5 +124,21 @@ impl RemainderReader {
         }
         let value = |&byte: &u8| (byte != NONE).then_some(byte as i8);
         Ok(self.last.iter().map(value).collect())
+    }
+
+    /// What has changed since the frame before: at most `most` bytes.
+    fn unpack(&self, remainder: &Remainder, most: usize) -> Result<Vec<u8>, Error> {
+        if *remainder.contract != self.contract {
+            return Err(Error::Changed);
+        }
+        let context = context(&self.contract, remainder.ticket, remainder.frame);
+        let packed = self.key.open(&context, &remainder.sealed);
+        let packed = packed.map_err(|_| Error::Changed)?;
+        let mut change = Vec::new();
+        let mut unpack = ZlibDecoder::new(packed.as_slice()).take(most as u64 + 1);
+        match unpack.read_to_end(&mut change) {
+            Ok(length) if length <= most => Ok(change),
+            _ => Err(Error::Form("remainders of another length")),
+        }
     }
 }

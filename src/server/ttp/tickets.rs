@@ -9,8 +9,8 @@ use crate::homomorphic::ticket;
 use crate::identity::PublicId;
 use crate::protocol::{
     CloudMasks, Code, Contract, Features, Grant, Grants, MASKS_INFO, MAX_FEATURES, MAX_TICKETS,
-    Masks, Mode, PADS_INFO, RetrievalRequest, Signed, TICKET_INFO, TicketHead, TicketRequest,
-    TicketSecret, encode,
+    Masks, Mode, PADS_INFO, RetrievalRequest, SEED_INFO, Signed, TICKET_INFO, TicketHead,
+    TicketRequest, TicketSecret, encode,
 };
 use crate::server::app::App;
 use crate::server::refusal::{Refusal, cbor};
@@ -260,8 +260,10 @@ fn retrieval(
     });
     let masks = encode(&masks.sign::<CloudMasks>(&role.identity));
     let sealed = PublicId::from(&contract.cloud).seal(MASKS_INFO, &masks);
+    let seed = PublicId::from(&contract.owner).seal(SEED_INFO, ticket.secret.expose_seed());
     Ok(Masks {
         pads,
         masks: sealed.map_err(unsealable)?.into(),
+        seed: Some(seed.map_err(unsealable)?.into()),
     })
 }
