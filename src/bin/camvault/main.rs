@@ -37,7 +37,7 @@ struct Cli {
 enum Command {
     Keygen(keygen::Args),
     Enroll(enroll::Args),
-    Serve(serve::Args),
+    Serve(Box<serve::Args>),
     Ls(ls::Args),
     Put(put::Args),
     Get(get::Args),
@@ -56,7 +56,7 @@ fn main() -> ExitCode {
     let done = match command {
         Command::Keygen(args) => keygen::run(&args, json),
         Command::Enroll(args) => enroll::run(&args, json),
-        Command::Serve(args) => serve::run(args),
+        Command::Serve(args) => serve::run(*args),
         Command::Ls(args) => ls::run(&args, json),
         Command::Put(args) => put::run(&args, json),
         Command::Get(args) => get::run(&args, json),
