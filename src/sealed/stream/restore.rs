@@ -131,7 +131,10 @@ impl Restorer {
         let picture = self.joiner.join(&values)?;
         let again = self.splitter.split(picture, true)?;
         let wrong = again.remainders.iter().zip(remainders);
-        let wrong = wrong.filter(|&(&now, kept)| now != kept.map_or(Split::NONE, i16::from));
+        // Which marks have room is decided anew here, and otherwise where a block had stood still.
+        let wrong = wrong.filter(|&(&now, kept)| {
+            now != Split::NONE && kept.is_some_and(|kept| i16::from(kept) != now)
+        });
         let fit = Fit {
             marks: remainders.len(),
             wrong: wrong.count(),
