@@ -7,6 +7,7 @@ pub mod chunk;
 pub mod client;
 pub mod elements;
 pub mod feature;
+pub mod gateway;
 pub mod homomorphic;
 pub mod identity;
 pub mod luma;

@@ -23,7 +23,7 @@ fn parties(place: &Place, ticket_ms: u64) -> Parties {
 fn tickets(messages: &[gst::Message]) -> Vec<u64> {
     let of = |message: &gst::Message| {
         let structure = message.structure()?;
-        let is_segment = structure.name() == "camvault-segment";
+        let is_segment = structure.name() == "camvault-ticket";
         is_segment.then(|| structure.get("ticket").unwrap())
     };
     messages.iter().filter_map(of).collect()

@@ -4,7 +4,7 @@
 #[path = "common/serve.rs"]
 mod serve;
 
-use gstcamvault::client::ttp::{Agreed, check_deletions, open_masks, packing};
+use gstcamvault::client::ttp::{Agreed, check_deletions, open_masks};
 use gstcamvault::client::{Error, Ttp};
 use gstcamvault::feature::Observer;
 use gstcamvault::homomorphic::packed::{CertifiedKey, PublicKey, SecretKey};
@@ -135,7 +135,7 @@ fn wanted(agreed: &Agreed, mode: Mode, count: u32) -> TicketRequest {
 /// The word that a ticket's ciphertexts hold, as only the cloud can read it.
 fn word(ticket: &gstcamvault::client::ttp::Ticket) -> Word {
     let bits = SECRET.public().modulus_bits();
-    let packing = packing(SECRET.public()).unwrap();
+    let packing = ticket::packing(SECRET.public()).unwrap();
     let open = |i: usize| SECRET.decrypt(&ticket.ciphertexts[i]).unwrap();
     let each = ticket::labels_per_ciphertext(bits);
     Word::from_bits(|bit| {
@@ -372,7 +372,7 @@ async fn retrieval_takes_the_mark_out_and_ends_with_the_contract() {
     let packed = world.owner.retrieval(&ask).await.unwrap();
     assert!(packed.pads.is_none());
     let masks = open_masks(world.cloud.identity(), &ttp, &packed.masks).unwrap();
-    let (key, packing) = (SECRET.public(), packing(SECRET.public()).unwrap());
+    let (key, packing) = (SECRET.public(), ticket::packing(SECRET.public()).unwrap());
     let clear: Vec<i32> = masks.frames[0]
         .chunks(key.ciphertext_bytes())
         .flat_map(|bytes| {
@@ -574,6 +574,7 @@ async fn a_leak_names_its_contract_and_footage_without_a_mark_nobody() {
     assert_eq!(judged.verdict.file, Some([5; 32].into()));
     assert_eq!((judged.verdict.compared, judged.verdict.registered), (3, 4));
     let leak = judged.verdict.leak.unwrap();
+    assert_eq!(leak.retrieved_ms, None);
     assert_eq!((*leak.contract, leak.ticket), (world.agreed.id, 1));
     assert_eq!(leak.owner, world.contract.owner);
     assert_eq!(leak.cloud, world.contract.cloud);
@@ -582,6 +583,20 @@ async fn a_leak_names_its_contract_and_footage_without_a_mark_nobody() {
     assert_eq!(leak.deleted, None);
     assert_eq!(judged.contract.unwrap(), world.agreed);
     assert_eq!(judged.bits.unwrap().len(), 128);
+
+    // Once the owner had marks taken out, the verdict says so.
+    let layout = Layout::new(&tickets[1].key, 0, &world.agreed.settings, 640, 360);
+    let ask = RetrievalRequest {
+        contract: world.agreed.id.into(),
+        ticket: 1,
+        mode: Mode::Oblivious,
+        key: None,
+        frames: vec![vec![0; layout.marks().len().div_ceil(4)].into()],
+    };
+    world.owner.retrieval(&ask).await.unwrap();
+    let judged = judge.arbitrate(&ttp, &sent).await.unwrap();
+    let leak = judged.verdict.leak.unwrap();
+    assert!(leak.retrieved_ms.unwrap() >= leak.issued_ms);
 
     // Forgotten footage that turns up again; found by what was reported.
     world.owner.delete(&other).await.unwrap();

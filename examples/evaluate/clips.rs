@@ -67,9 +67,16 @@ pub struct Results {
     pub costs: Vec<Cost>,
 }
 
-/// Marks a clip by all methods, does everything to it and reads it.
-pub fn run(clip: &Clip, key: &Key, word: Word, effort: Effort, folder: &Path) -> Result<Results> {
-    let marked = parallel(&Method::ALL, |&method| {
+/// Marks a clip by `methods`, does everything to it and reads it.
+pub fn run(
+    clip: &Clip,
+    key: &Key,
+    word: Word,
+    effort: Effort,
+    methods: &[Method],
+    folder: &Path,
+) -> Result<Results> {
+    let marked = parallel(methods, |&method| {
         Ok((method, mark(clip, method, key, word)))
     })?;
     let few: Vec<_> = planes(clip).take(1).collect();
@@ -164,7 +171,11 @@ fn read(
         for start in (0..=all - length).step_by(step) {
             let frames = &coded.frames[start..start + length];
             let size = Some([original.width, original.height]);
-            let detector = detector(coded, frames, key, &marked.settings, size);
+            let mut detector = detector(coded, frames, key, &marked.settings, size);
+            // Frame by frame is for the plots against time, and long.
+            if *window != Window::Frame {
+                method.restore(&mut detector);
+            }
             row.count(detector.votes().word().distance(word));
         }
         row

@@ -13,9 +13,14 @@ pub struct Clip {
     pub width: usize,
     pub height: usize,
     pub fps: f64,
+    /// Seconds from keyframe to keyframe.
+    pub group: f64,
     /// I420 without padding.
     pub frames: Vec<Vec<u8>>,
 }
+
+/// Two seconds, as cameras have it.
+const GROUP: f64 = 2.0;
 
 impl Clip {
     /// Bytes of a frame's luma, which comes first.
@@ -28,9 +33,9 @@ impl Clip {
         ((seconds * self.fps).round() as usize).max(1)
     }
 
-    /// Two seconds, as cameras have it.
+    /// Frames from keyframe to keyframe; a new layout begins with each.
     pub fn gop(&self) -> usize {
-        self.frames_in(2.0)
+        self.frames_in(self.group)
     }
 
     fn frame_len(width: usize, height: usize) -> usize {
@@ -65,6 +70,7 @@ impl Clip {
             width,
             height,
             fps,
+            group: GROUP,
             frames,
         })
     }
@@ -141,6 +147,7 @@ impl Clip {
                 width,
                 height,
                 fps: self.fps,
+                group: self.group,
                 frames: decoded,
             },
             bytes,
@@ -166,6 +173,14 @@ impl Coding {
             rate: Rate::Crf(crf),
             filter: None,
             size: None,
+        }
+    }
+
+    /// The CRF, if it is one that decides.
+    pub fn crf_value(&self) -> u32 {
+        match self.rate {
+            Rate::Crf(crf) => crf,
+            Rate::Kbit(_) => 0,
         }
     }
 

@@ -30,12 +30,12 @@ impl Method {
         }
     }
 
-    /// Settings whose PSNR on these pictures is that of the defaults.
-    pub fn settings(self, pictures: &[Plane], key: &Key, word: Word) -> Settings {
+    /// `ours`, or the paper's at the PSNR that ours have on these pictures.
+    pub fn settings(self, ours: &Settings, pictures: &[Plane], key: &Key, word: Word) -> Settings {
         let psnr = |settings: &Settings| psnr_of(pictures, key, settings, word);
         let target = match self {
-            Self::Camvault => return Settings::default(),
-            _ => psnr(&Settings::default()),
+            Self::Camvault => return ours.clone(),
+            _ => psnr(ours),
         };
         let mut settings = Settings::paper();
         if self == Self::PaperSmall {
@@ -108,7 +108,12 @@ pub fn mark(clip: &Clip, method: Method, key: &Key, word: Word) -> Marked {
     // A few frames say what PSNR to expect.
     let every = clip.frames.len().div_ceil(6).max(1);
     let pictures: Vec<Plane> = planes(clip).step_by(every).collect();
-    let settings = method.settings(&pictures, key, word);
+    let settings = method.settings(&Settings::default(), &pictures, key, word);
+    mark_with(clip, settings, key, word)
+}
+
+/// The same with settings that are given.
+pub fn mark_with(clip: &Clip, settings: Settings, key: &Key, word: Word) -> Marked {
     let layouts: Vec<Layout> = (0..settings.layouts)
         .map(|epoch| Layout::new(key, epoch, &settings, clip.width, clip.height))
         .collect();
@@ -144,6 +149,24 @@ pub fn detector(
         }
     }
     detector
+}
+
+impl Method {
+    /// What this method's reader makes of one picture that is where it was marked: ours undoes blur
+    /// and contrast where that fits better, as `dmqimdetect` does; the paper's is as published.
+    pub fn read_picture(self, picture: &Luma, key: &Key, settings: &Settings) -> Word {
+        let mut detector = Detector::new(key.clone(), settings.clone(), None);
+        detector.frame(picture);
+        self.restore(&mut detector);
+        detector.votes().word()
+    }
+
+    /// As `dmqimdetect` does it at the end of a video.
+    pub fn restore(self, detector: &mut Detector) {
+        if self == Self::Camvault && detector.is_weak() {
+            detector.restore();
+        }
+    }
 }
 
 /// All frames' luma.

@@ -9,7 +9,7 @@ use crate::rows::{Row, Subject, Window};
 use gstcamvault::luma::{Luma, Plane, Shape};
 use gstcamvault::watermark::battery::Attack;
 use gstcamvault::watermark::code::Seeded;
-use gstcamvault::watermark::{Key, Layout, Settings, embed, read};
+use gstcamvault::watermark::{Key, Layout, Settings, embed};
 
 /// Behind the name of a picture of half the size.
 pub const HALVED: &str = " 1/2";
@@ -44,7 +44,7 @@ pub fn of_clip(clip: &Clip) -> Option<[Picture; 2]> {
 }
 
 /// Experiment, series, x, what is done.
-fn attacks() -> Vec<(&'static str, String, f64, Attack)> {
+pub fn attacks() -> Vec<(&'static str, String, f64, Attack)> {
     let mut attacks = Vec::new();
     for quality in (10..=90).step_by(10) {
         let attack = Attack::Jpeg(quality);
@@ -81,7 +81,8 @@ fn one(picture: &Picture, method: Method, key: u8) -> Result<(Vec<Row>, Option<S
     let word = random.word();
     let plane = &picture.plane;
     let [width, height] = [plane.width(), plane.height()];
-    let settings = method.settings(std::slice::from_ref(plane), &key, word);
+    let ours = Settings::picture();
+    let settings = method.settings(&ours, std::slice::from_ref(plane), &key, word);
     let layout = Layout::new(&key, 0, &settings, width, height);
     let mut marked = plane.clone();
     embed(&mut marked.luma_mut(), &layout, word, None);
@@ -92,7 +93,7 @@ fn one(picture: &Picture, method: Method, key: u8) -> Result<(Vec<Row>, Option<S
             .ok_or("an attack changed the size of a picture")?;
         let mut row = Row::new(experiment, &series, x, &picture.name, method);
         row.window = Window::Frame;
-        row.count(read(&luma, &layout).word().distance(word));
+        row.count(method.read_picture(&luma, &key, &settings).distance(word));
         rows.push(row);
     }
     // What is said of a picture is the same for all keys, nearly.

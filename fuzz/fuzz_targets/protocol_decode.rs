@@ -51,7 +51,26 @@ fuzz_target!(|data: &[u8]| {
         SharedKey,
         Stats,
         ScrubReport,
-        Problem
+        Problem,
+        Signed,
+        TtpInfo,
+        PartyRegistration,
+        ContractBody,
+        Contract,
+        TicketRequest,
+        Grants,
+        TicketHead,
+        TicketSecret,
+        Features,
+        RetrievalRequest,
+        Masks,
+        CloudMasks,
+        DeletionRequest,
+        Deletion,
+        DeletionLog,
+        Suspect,
+        Judged,
+        Verdict
     );
     if let Some(list) = BlobList::decode(body) {
         assert_eq!(BlobList::decode(list.encode().as_bytes()), Some(list));

@@ -175,3 +175,20 @@ fn frames_are_taken_apart_within_bounds() {
         assert_eq!(refused(64, 80, frames), SuspectError::Frame(1));
     }
 }
+
+#[test]
+fn a_copy_of_half_the_size_is_read_where_it_lies() {
+    let this = candidate(6);
+    let half = |frame: &Plane| {
+        let (width, height) = (frame.width() / 2, frame.height() / 2);
+        let at = |x, y| u32::from(frame.data()[y * frame.width() + x]);
+        let mean = |i: usize| {
+            let (x, y) = (i % width * 2, i / width * 2);
+            ((at(x, y) + at(x + 1, y) + at(x, y + 1) + at(x + 1, y + 1) + 2) / 4) as u8
+        };
+        Plane::new(width, height, (0..width * height).map(mean).collect()).unwrap()
+    };
+    let clip: Vec<_> = marked(0..6, &this).iter().map(half).collect();
+    let finding = found(&clip, &[this], 10).unwrap();
+    assert!(describe(&finding.registration).starts_with("scaled by 0.500 x 0.500"));
+}

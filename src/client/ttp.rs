@@ -2,13 +2,13 @@
 //! The third party as one identity uses it: contracts, tickets, retrieval, deletion, arbitration.
 //! What it answers is checked against its signatures before it is believed.
 
+pub use crate::homomorphic::ticket::packing;
 pub use crate::protocol::Agreed;
 pub use crate::sealed::stream::Ticket;
 
 use super::http::{Payload, Server, Signer};
 use super::{Error, hex};
 use crate::homomorphic::packed::{CertifiedKey, PublicKey};
-use crate::homomorphic::{DEFAULT_GUARD_BITS, DEFAULT_SLOT_BITS, Packing};
 use crate::identity::Identity;
 use crate::protocol::{
     CloudMasks, Contract, ContractBody, Deletion, DeletionLog, DeletionRequest, DocumentError,
@@ -27,6 +27,8 @@ use zeroize::Zeroizing;
 
 /// Bytes of an answer, at most.
 const MAX_ANSWER_BYTES: u64 = 64 << 20;
+/// How long other requests may: the largest tickets take their time.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// How long an arbitration or a retrieval may take without a sign of life.
 const ARBITRATION: Duration = Duration::from_secs(3600);
 
@@ -76,11 +78,6 @@ pub struct Judgement {
     pub bits: Option<Vec<f32>>,
 }
 
-/// How packed tickets lie in plaintexts of a key.
-pub fn packing(key: &PublicKey) -> Result<Packing, crate::homomorphic::Error> {
-    Packing::new(DEFAULT_SLOT_BITS, DEFAULT_GUARD_BITS, key.modulus_bits())
-}
-
 /// The cloud's side of a retrieval: opens what the owner passed on, and checks that the third
 /// party `ttp` (Ed25519 key) made it.
 pub fn open_masks(identity: &Identity, ttp: &[u8; 32], sealed: &[u8]) -> Result<CloudMasks, Error> {
@@ -113,7 +110,7 @@ impl Ttp {
     pub fn connect(base_url: &str, identity: Arc<Identity>) -> Result<Self, Error> {
         let base = vault_base(base_url)?;
         Ok(Self(Arc::new(Inner {
-            server: Server::new(base.clone())?,
+            server: Server::new(base.clone())?.patient(PATIENCE),
             arbiter: Server::new(base)?.patient(ARBITRATION),
             signer: Signer::new(identity),
         })))

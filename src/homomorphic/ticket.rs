@@ -8,8 +8,10 @@
 //!   twice, with signs (+, +) for δ = s/2, (−, −) for −s/2 and (+, −) for what is not marked: so all
 //!   three take the same time.
 
-use super::packed::{Ciphertext, Encryptor};
-use super::{AdditiveScheme as _, Error, Packing, Plaintext};
+use super::packed::{Ciphertext, Encryptor, PublicKey};
+use super::{
+    AdditiveScheme as _, DEFAULT_GUARD_BITS, DEFAULT_SLOT_BITS, Error, Packing, Plaintext,
+};
 use crate::watermark::{BITS, Word};
 
 /// Bits of a label.
@@ -23,6 +25,11 @@ pub fn labels_per_ciphertext(modulus_bits: u32) -> usize {
 /// Arrangements of bits in slots that take turns from one ciphertext of a frame to the next: slot
 /// numbers go on counting, so that all bits get about the same number of slots.
 pub const PLANS: usize = 2;
+
+/// How tickets for slots, and masks of retrievals, lie in plaintexts of a key.
+pub fn packing(key: &PublicKey) -> Result<Packing, Error> {
+    Packing::new(DEFAULT_SLOT_BITS, DEFAULT_GUARD_BITS, key.modulus_bits())
+}
 
 /// The bit that a slot carries.
 pub fn slot_bit(packing: &Packing, plan: usize, slot: usize) -> usize {

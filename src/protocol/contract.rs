@@ -230,8 +230,9 @@ impl std::fmt::Debug for TicketSecret {
     }
 }
 
-/// That the third party has destroyed what it had for a contract; signed by it. The receipts of
-/// all deletions are one chain.
+/// That the third party gives out nothing more of a contract, neither tickets nor what takes marks
+/// out; signed by it. Seeds and words stay with it, to trace copies that turn up later. The
+/// receipts of all deletions are one chain.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Deletion {
@@ -316,6 +317,11 @@ pub struct Leak {
     /// been forgotten.
     #[n(8)]
     pub deleted: Option<(u64, u64)>,
+    /// When the owner first had marks of this ticket taken out, Unix milliseconds. An owner that
+    /// gives wrong signs then can learn the word; before, nobody but the third party and the cloud
+    /// can have made these frames.
+    #[n(9)]
+    pub retrieved_ms: Option<u64>,
 }
 
 /// A stream of sealed frames, up to the next ticket; signed by the owner.

@@ -11,7 +11,7 @@ use super::transform::LANES;
 use std::sync::LazyLock;
 
 /// Contexts there can be.
-pub(super) const CONTEXTS: usize = 32;
+pub(super) const CONTEXTS: usize = 64;
 
 /// Numbers below it are tokens of their own.
 const DIRECT: u16 = 16;
@@ -27,6 +27,8 @@ const LEAST: u32 = 1 << 16;
 
 /// No number in this entry of a vector.
 const NOTHING: u16 = u16::MAX;
+/// In place of a table's number: the context is not used.
+const UNUSED: u8 = u8::MAX;
 
 /// Sixteen numbers.
 pub(super) type Vector = [u16; LANES];
@@ -200,48 +202,98 @@ impl Encoder {
 
     /// Appends all that was collected to `out`.
     pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
-        let mut counts = vec![[0u64; STRIDE]; CONTEXTS];
-        for &symbol in &self.symbols {
-            if symbol != NOTHING {
-                counts[usize::from(symbol >> 5) % CONTEXTS][usize::from(symbol) % STRIDE] += 1;
+        const ALL: usize = CONTEXTS * STRIDE;
+        // Four times, so that equal numbers in a row need not wait for each other. The last
+        // context's last token is none: what is not there is counted there.
+        let mut counts = vec![[0u32; ALL]; 4];
+        for symbols in self.symbols.chunks_exact(4) {
+            for (counts, &symbol) in counts.iter_mut().zip(symbols) {
+                counts[usize::from(symbol) % ALL] += 1;
             }
         }
-        let mut tables = Vec::with_capacity(CONTEXTS * STRIDE);
-        for counts in &counts {
-            let total = |costs: &[u64; STRIDE]| -> u64 {
-                costs.iter().zip(counts).map(|(cost, n)| cost * n).sum()
+        let mut steps = vec![Step::default(); ALL];
+        for (context, steps) in steps.chunks_exact_mut(STRIDE).enumerate() {
+            let count = |token: usize| -> u64 {
+                let parts = counts
+                    .iter()
+                    .map(|c| u64::from(c[context * STRIDE + token]));
+                parts.sum()
             };
+            let counts: [u64; TOKENS] = std::array::from_fn(count);
+            let total = |costs: &[u64; STRIDE]| -> u64 {
+                costs.iter().zip(&counts).map(|(cost, n)| cost * n).sum()
+            };
+            if counts == [0; TOKENS] {
+                out.push(UNUSED);
+                continue;
+            }
             let best = (0..COSTS.len()).min_by_key(|&i| total(&COSTS[i]));
             let best = best.unwrap_or(0);
             out.push(best as u8);
-            let mut start = 0u32;
-            for frequency in PRESETS[best] {
-                tables.push((start, u32::from(frequency)));
+            let mut start = 0;
+            for (step, frequency) in steps.iter_mut().zip(PRESETS[best]) {
+                *step = Step::new(start, frequency.into());
                 start += u32::from(frequency);
             }
         }
-        let mut states = [LEAST; LANES];
-        for vector in self.symbols.chunks_exact(LANES).rev() {
-            for lane in (0..LANES).rev() {
-                let symbol = vector[lane];
-                if symbol != NOTHING {
-                    let (start, frequency) = tables[usize::from(symbol) % (CONTEXTS * STRIDE)];
-                    let mut x = states[lane];
-                    if u64::from(x) >= u64::from(frequency) << (32 - BITS) {
-                        self.words.push(x as u16);
-                        x >>= 16;
-                    }
-                    states[lane] = ((x / frequency) << BITS) + x % frequency + start;
-                }
-            }
-        }
+        let states = self.states(&steps);
         if self.holds > 0 {
             self.raw.push(self.held as u8);
         }
+        out.reserve(4 + 4 * LANES + 2 * self.words.len() + self.raw.len());
         out.extend_from_slice(&(self.words.len() as u32).to_le_bytes());
         out.extend(states.iter().flat_map(|state| state.to_le_bytes()));
         out.extend(self.words.iter().rev().flat_map(|word| word.to_le_bytes()));
         out.extend_from_slice(&self.raw);
+    }
+
+    /// From the last symbol to the first: words, the last one first, and the states they leave.
+    fn states(&mut self, steps: &[Step]) -> [u32; LANES] {
+        let mut states = [LEAST; LANES];
+        let mut words = [0; LANES];
+        for vector in self.symbols.chunks_exact(LANES).rev() {
+            let mut count = 0;
+            for lane in (0..LANES).rev() {
+                // What is not there has a step that does nothing.
+                let step = &steps[usize::from(vector[lane]) % (CONTEXTS * STRIDE)];
+                let x = states[lane];
+                let full = x >> (32 - BITS) >= step.frequency;
+                words[count % LANES] = x as u16;
+                count += usize::from(full);
+                let x = if full { x >> 16 } else { x };
+                let quotient = ((u64::from(x) * step.reciprocal) >> 43) as u32;
+                states[lane] = x + step.start + quotient * (SLOTS as u32 - step.frequency);
+            }
+            self.words.extend_from_slice(&words[..count]);
+        }
+        states
+    }
+}
+
+/// How a state takes a token.
+#[derive(Clone, Copy)]
+struct Step {
+    start: u32,
+    frequency: u32,
+    /// 2^43/frequency, rounded up: x·reciprocal >> 43 is x/frequency for all x below
+    /// frequency·2^21, and the product fits 64 bits.
+    reciprocal: u64,
+}
+
+impl Step {
+    fn new(start: u32, frequency: u32) -> Self {
+        Self {
+            start,
+            frequency,
+            reciprocal: (1u64 << 43).div_ceil(u64::from(frequency.max(1))),
+        }
+    }
+}
+
+/// Takes nothing.
+impl Default for Step {
+    fn default() -> Self {
+        Self::new(0, SLOTS as u32)
     }
 }
 
@@ -270,6 +322,9 @@ impl<'a> Decoder<'a> {
             .ok_or(SHORT)?;
         let mut tables = vec![0; CONTEXTS * SLOTS];
         for (&choice, slots) in choices.iter().zip(tables.chunks_exact_mut(SLOTS)) {
+            if choice == UNUSED {
+                continue;
+            }
             let table = PRESETS.get(usize::from(choice));
             let table = table.ok_or(Error::Rest("an unknown table"))?;
             let mut slots = slots.iter_mut();
@@ -312,7 +367,7 @@ impl<'a> Decoder<'a> {
             self.tables.as_slice().try_into().map_err(|_| SHORT)?;
         let mut numbers = [0; LANES];
         let mut taken = 0;
-        for i in 0..count.min(LANES) {
+        let mut one = |i: usize| {
             let x = self.states[i];
             let slot = usize::from(contexts[i]) % CONTEXTS * SLOTS + x as usize % SLOTS;
             let entry = tables[slot];
@@ -322,6 +377,16 @@ impl<'a> Decoder<'a> {
             self.states[i] = if empty { filled } else { x };
             taken += usize::from(empty);
             numbers[i] = (entry & 0xff) as u16;
+        };
+        if count >= LANES {
+            // A constant number: unrolled.
+            for i in 0..LANES {
+                one(i);
+            }
+        } else {
+            for i in 0..count {
+                one(i);
+            }
         }
         self.next += taken;
         if numbers.iter().fold(0, |all, number| all | number) >= DIRECT {
@@ -382,7 +447,7 @@ mod tests {
         let mut encoder = Encoder::default();
         let mut sent = Vec::new();
         for _ in 0..500 {
-            let contexts = std::array::from_fn(|_| (random.bits() % 32) as u8);
+            let contexts = std::array::from_fn(|_| (random.bits() % 63) as u8);
             let numbers: Vector = std::array::from_fn(|_| {
                 let bits = random.bits() % 17;
                 (random.bits() & ((1 << bits) - 1)) as u16

@@ -7,7 +7,7 @@ use super::model::{self, CHROMA, EDGE, FLAG, FORM, LUMA, MEAN, RUN, SAME, WHOLE}
 use super::picture::Tiles;
 use super::transform::{Group, LANES, ZERO};
 use super::{Error, Geometry, NARROW, Picture, WIDE, simd};
-use crate::watermark::{BLOCK, Class};
+use crate::watermark::Class;
 
 /// The candidates that come with a rest, in ascending order of positions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub struct Joiner {
     picture: Picture,
     /// Means of the blocks of each plane.
     means: Vec<Vec<i16>>,
+    /// How busy they were when they came last.
+    activity: Vec<Vec<u8>>,
     /// Blocks of luma that were read, …
     blocks: Vec<u32>,
     /// … and their coefficients, those of candidates being predictions.
@@ -64,6 +66,10 @@ impl Joiner {
             order: [model::order(classes), model::order(&[])],
             state: State::Nothing,
             picture: Picture::new(geometry),
+            activity: means
+                .clone()
+                .map(|plane| vec![model::UNKNOWN; plane.len()])
+                .collect(),
             means: means.collect(),
             blocks: Vec::new(),
             groups: Vec::new(),
@@ -106,7 +112,11 @@ impl Joiner {
         let planes = self.geometry.planes();
         let tiles: Vec<Tiles> = (0..planes).map(|i| self.geometry.tiles(i)).collect();
         let mut lengths = Vec::with_capacity(planes);
-        if !whole {
+        if whole {
+            self.activity
+                .iter_mut()
+                .for_each(|a| a.fill(model::UNKNOWN));
+        } else {
             for tiles in &tiles {
                 let (count, left) = bytes.split_first_chunk().ok_or(Error::Rest("no runs"))?;
                 let count = u32::from_le_bytes(*count) as usize;
@@ -165,7 +175,11 @@ impl Joiner {
         let mut like = vec![0; self.classes.len()];
         for blocks in blocks.chunks(LANES) {
             let mut group = ZERO;
-            model::decode(decoder, &mut group, blocks.len(), order, first)?;
+            let above = model::above(&self.activity[plane], tiles, blocks);
+            let these = simd::decode(decoder, &mut group, blocks.len(), order, first, above)?;
+            for (&block, this) in blocks.iter().zip(these) {
+                self.activity[plane][block as usize] = this;
+            }
             for (lane, &block) in blocks.iter().enumerate() {
                 group[0].0[lane] = means[block as usize];
                 if luma {
@@ -179,7 +193,7 @@ impl Joiner {
                 self.groups.push(group);
             } else {
                 simd::inverse(&mut group);
-                store(&group, tiles, self.picture.plane_mut(plane), blocks);
+                simd::store(&group, tiles, self.picture.plane_mut(plane), blocks);
             }
         }
         Ok(())
@@ -232,7 +246,7 @@ impl Joiner {
                 }
             }
             simd::inverse(group);
-            store(group, &tiles, self.picture.plane_mut(0), blocks);
+            simd::store(group, &tiles, self.picture.plane_mut(0), blocks);
         }
         self.state = State::Joined;
         Ok(&self.picture)
@@ -299,17 +313,4 @@ fn edges(
         }
     }
     Ok(())
-}
-
-/// Writes the samples of up to sixteen blocks, cut off at 0 and 255.
-fn store(group: &Group, tiles: &Tiles, samples: &mut [u8], blocks: &[u32]) {
-    for (lane, &block) in blocks.iter().enumerate().take(LANES) {
-        let [x, y, ..] = tiles.area(block as usize);
-        for (i, line) in group.chunks_exact(BLOCK).enumerate() {
-            let to = (y + i) * tiles.width + x;
-            for (sample, entry) in samples[to..to + BLOCK].iter_mut().zip(line) {
-                *sample = entry.0[lane].clamp(0, 255) as u8;
-            }
-        }
-    }
 }

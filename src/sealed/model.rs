@@ -7,8 +7,8 @@ use super::picture::Tiles;
 use super::transform::{Group, LANES};
 use crate::watermark::Class;
 
-/// Contexts of coefficients by what is around them, and one for the very first.
-const LEVELS: u8 = 13;
+/// Contexts of coefficients: by the block above, by this one, by neighbours; for the first one.
+const LEVELS: u8 = ACTIVITIES + 2 + 11 + ACTIVITIES;
 /// Luma's coefficients.
 pub(super) const LUMA: u8 = 0;
 /// Chroma's.
@@ -57,32 +57,61 @@ pub(super) fn order(classes: &[Class]) -> Vec<u8> {
     order
 }
 
+/// How busy sixteen blocks are: see [`BUSY`].
+pub(super) type Activity = [u8; LANES];
+/// Activities there are: hardly anything, something, and much in the coefficients of the rest.
+const ACTIVITIES: u8 = 3;
+/// Sum of amounts from which on a block is of the second and third activity.
+const BUSY: [u16; 2] = [3, 24];
+/// Activity of blocks that were never coded.
+pub(super) const UNKNOWN: u8 = 1;
+
 /// Amounts of the coefficients that were coded, with a margin of zeros.
-struct Around([Vector; 100]);
+struct Around {
+    amounts: [Vector; 100],
+    total: Vector,
+    /// Coefficients that were coded.
+    count: u16,
+    above: Activity,
+}
 
 impl Around {
-    fn new() -> Self {
-        Self([[0; LANES]; 100])
+    #[inline(always)]
+    fn new(above: Activity) -> Self {
+        Self {
+            amounts: [[0; LANES]; 100],
+            total: [0; LANES],
+            count: 0,
+            above,
+        }
     }
 
     #[inline(always)]
     fn put(&mut self, at: usize, values: &[i16; LANES]) {
-        let amounts = &mut self.0[at / 8 * 10 + at % 8];
+        let amounts = &mut self.amounts[at / 8 * 10 + at % 8];
         for i in 0..LANES {
+            // 63 of them fit into 16 bits.
             amounts[i] = values[i].unsigned_abs().min(1000);
+            self.total[i] += amounts[i];
         }
+        self.count += 1;
     }
 
-    /// Contexts at a coefficient, from its neighbours of higher frequency.
+    /// Contexts at a coefficient: where its neighbours of higher frequency are not zero, by their
+    /// amounts, else by all of the block so far, else by the block above.
     #[inline(always)]
     fn contexts(&self, at: usize, first: u8) -> Contexts {
-        const STEPS: [u16; 11] = [1, 2, 4, 6, 9, 13, 18, 26, 40, 64, 110];
+        const STEPS: [u16; 10] = [2, 4, 6, 9, 13, 18, 26, 40, 64, 110];
         let (u, v) = (at / 8, at % 8);
-        if at == 63 {
-            return [first + LEVELS - 1; LANES];
+        let mut contexts = [0; LANES];
+        if self.count == 0 {
+            for (context, above) in contexts.iter_mut().zip(self.above) {
+                *context = first + LEVELS - ACTIVITIES + above;
+            }
+            return contexts;
         }
         let place = u * 10 + v;
-        let [a, b, c, d, e] = [10, 1, 11, 20, 2].map(|step| &self.0[place + step]);
+        let [a, b, c, d, e] = [10, 1, 11, 20, 2].map(|step| &self.amounts[place + step]);
         // They add up to 8 where all of them are inside.
         let [wa, wb, wc, wd, we] = match (u, v) {
             (7, 6) => [0, 8, 0, 0, 0],
@@ -91,46 +120,91 @@ impl Around {
             (_, 7) => [5, 0, 0, 3, 0],
             _ => [2, 2, 2, 1, 1],
         };
-        let mut levels = [0u16; LANES];
         for i in 0..LANES {
             let sum = a[i] * wa + b[i] * wb + c[i] * wc + d[i] * wd + e[i] * we;
+            let mut level = u16::from(ACTIVITIES) + 2;
             for step in STEPS {
-                levels[i] += u16::from(sum >= step);
+                level += u16::from(sum >= step);
             }
+            let sparse = u16::from(ACTIVITIES) + u16::from(self.total[i] * 4 >= self.count);
+            let quiet = match self.total[i] {
+                0 => u16::from(self.above[i]),
+                _ => sparse,
+            };
+            contexts[i] = first + if sum == 0 { quiet } else { level } as u8;
         }
-        levels.map(|level| first + level as u8)
+        contexts
+    }
+
+    #[inline(always)]
+    fn activity(&self) -> Activity {
+        let mut activity = [0; LANES];
+        for (activity, total) in activity.iter_mut().zip(self.total) {
+            *activity = u8::from(total >= BUSY[0]) + u8::from(total >= BUSY[1]);
+        }
+        activity
     }
 }
 
-/// Writes the coefficients in `order` of the first `count` blocks of a group.
-pub(super) fn encode(encoder: &mut Encoder, group: &Group, count: usize, order: &[u8], first: u8) {
-    let mut around = Around::new();
+/// Writes the coefficients in `order` of the first `count` blocks of a group. Takes how busy the
+/// blocks above are, returns how busy these are.
+#[inline(always)]
+pub(super) fn encode(
+    encoder: &mut Encoder,
+    group: &Group,
+    count: usize,
+    order: &[u8],
+    first: u8,
+    above: Activity,
+) -> Activity {
+    let mut around = Around::new(above);
     for &at in order {
         let at = usize::from(at) % 64;
         let values = &group[at].0;
         let contexts = around.contexts(at, first);
-        encoder.vector(&contexts, &values.map(fold), count);
+        let mut numbers = [0; LANES];
+        for i in 0..LANES {
+            numbers[i] = fold(values[i]);
+        }
+        encoder.vector(&contexts, &numbers, count);
         around.put(at, values);
     }
+    around.activity()
 }
 
 /// Reads them.
+#[inline(always)]
 pub(super) fn decode(
     decoder: &mut Decoder,
     group: &mut Group,
     count: usize,
     order: &[u8],
     first: u8,
-) -> Result<(), Error> {
-    let mut around = Around::new();
+    above: Activity,
+) -> Result<Activity, Error> {
+    let mut around = Around::new(above);
     for &at in order {
         let at = usize::from(at) % 64;
         let contexts = around.contexts(at, first);
-        let values = decoder.vector(&contexts, count)?.map(unfold);
-        around.put(at, &values);
-        group[at].0 = values;
+        let numbers = decoder.vector(&contexts, count)?;
+        let values = &mut group[at].0;
+        for i in 0..LANES {
+            values[i] = unfold(numbers[i]);
+        }
+        around.put(at, values);
     }
-    Ok(())
+    Ok(around.activity())
+}
+
+/// How busy the blocks above these are.
+pub(super) fn above(activity: &[u8], tiles: &Tiles, blocks: &[u32]) -> Activity {
+    let mut above = [UNKNOWN; LANES];
+    for (above, &block) in above.iter_mut().zip(blocks) {
+        if let Some(before) = (block as usize).checked_sub(tiles.columns) {
+            *above = activity[before];
+        }
+    }
+    above
 }
 
 /// What a block's mean is like, from those before it: the middle one of left, above and the plane

@@ -6,7 +6,7 @@ use super::model::{self, CHROMA, EDGE, FLAG, FORM, LUMA, MEAN, NARROWS, RUN, SAM
 use super::picture::Tiles;
 use super::transform::{Group, LANES, ZERO};
 use super::{Error, Geometry, NARROW, Picture, WIDE, simd};
-use crate::watermark::{BLOCK, Class, Layout, Settings};
+use crate::watermark::{Class, Layout, Settings};
 use zeroize::Zeroize;
 
 /// What a picture was split into. Entries of `positions`, `widths`, `values` and `deltas` belong
@@ -77,6 +77,8 @@ pub struct Splitter {
     previous: Option<Picture>,
     /// Means of the blocks of each plane.
     means: Vec<Vec<i16>>,
+    /// How busy they were when they were sent last.
+    activity: Vec<Vec<u8>>,
     // What is kept for its memory.
     encoder: Encoder,
     groups: Vec<Group>,
@@ -100,7 +102,8 @@ impl Drop for Splitter {
 
 impl Splitter {
     /// For pictures of this geometry, candidates of the settings' classes, and marks where the
-    /// layout has them. Dithers are rounded to whole units. Without a layout nothing is marked.
+    /// layout has them. Dithers are rounded to whole units. Without a layout nothing is marked, nor
+    /// is a block with more than eight marks.
     ///
     /// Fails with [`Error::Size`], [`Error::Classes`] or, if the layout's step is no multiple of 4
     /// up to 1000, [`Error::Step`].
@@ -120,6 +123,10 @@ impl Splitter {
             step: 4,
             remainders: Vec::new(),
             previous: None,
+            activity: means
+                .clone()
+                .map(|plane| vec![model::UNKNOWN; plane.len()])
+                .collect(),
             means: means.collect(),
             encoder: Encoder::default(),
             groups: Vec::new(),
@@ -186,6 +193,11 @@ impl Splitter {
             })
             .collect();
 
+        if whole {
+            self.activity
+                .iter_mut()
+                .for_each(|a| a.fill(model::UNKNOWN));
+        }
         let mut split = Split::default();
         let none = changed.iter().all(Vec::is_empty);
         let mut form = FORM;
@@ -234,7 +246,7 @@ impl Splitter {
         self.groups.clear();
         for blocks in blocks.chunks(LANES) {
             let mut group = ZERO;
-            load(&mut group, tiles, samples, blocks);
+            simd::load(&mut group, tiles, samples, blocks);
             simd::forward(&mut group);
             self.groups.push(group);
         }
@@ -261,8 +273,14 @@ impl Splitter {
             true => (&self.order[0], LUMA),
             false => (&self.order[1], CHROMA),
         };
+        let activity = &mut self.activity[plane];
         for (group, blocks) in self.groups.iter().zip(blocks.chunks(LANES)) {
-            model::encode(&mut self.encoder, group, blocks.len(), order, first);
+            let above = model::above(activity, tiles, blocks);
+            let encoder = &mut self.encoder;
+            let these = simd::encode(encoder, group, blocks.len(), order, first, above);
+            for (&block, this) in blocks.iter().zip(these) {
+                activity[block as usize] = this;
+            }
         }
     }
 
@@ -532,18 +550,5 @@ fn edges(encoder: &mut Encoder, tiles: &Tiles, samples: &[u8], cells: &[u32]) {
     }
     if count > 0 {
         encoder.vector(&[EDGE; LANES], &numbers, count);
-    }
-}
-
-/// Samples of up to sixteen blocks.
-fn load(group: &mut Group, tiles: &Tiles, samples: &[u8], blocks: &[u32]) {
-    for (lane, &block) in blocks.iter().enumerate().take(LANES) {
-        let [x, y, ..] = tiles.area(block as usize);
-        for (i, line) in group.chunks_exact_mut(BLOCK).enumerate() {
-            let from = (y + i) * tiles.width + x;
-            for (entry, &sample) in line.iter_mut().zip(&samples[from..from + BLOCK]) {
-                entry.0[lane] = sample.into();
-            }
-        }
     }
 }

@@ -1,16 +1,22 @@
 // SPDX-License-Identifier: MPL-2.0
 //! A reversible 8×8 DCT-II: integers to integers, sixteen blocks side by side.
 //!
-//! The orthonormal transform is a product of rotations by −π/4 ("butterflies") and ±π/8. Each
-//! rotation by θ is three lifting steps (Daubechies and Sweldens 1998)
+//! The orthonormal transform is a product of simpler ones, each done by lifting: a step adds to some
+//! numbers a rounded function of other ones, so that, whatever the rounding, the inverse subtracts
+//! the same. All arithmetic is modulo 2^16: both directions are bijections of all of (Z/2^16)^64,
+//! and equal on every machine. What is rounded makes the result differ from the exact transform and
+//! costs bits, so there is as little rounding as possible:
 //!
-//! ```text
-//! a += [−tan(θ/2)·b]    b += [sin θ·a]    a += [−tan(θ/2)·b]
-//! ```
-//!
-//! whose products are rounded. A step adds to one number a function of another one: whatever the
-//! rounding, the inverse subtracts the same. All arithmetic is modulo 2^16, so that both directions
-//! are bijections of all of (Z/2^16)^64, and equal on every machine.
+//! - The butterflies of rows and columns together are Hadamard transforms of four numbers, with one
+//!   rounding for all four (ITU-T T.832, 9.9.5).
+//! - Of an orthogonal and symmetric M (butterflies, DCT-IV, and products of both along different
+//!   sides), a *pair* of vectors takes three steps with one rounding a number (Geiger, Yokotani and
+//!   Schuller 2002, "multidimensional lifting"): b += \[Ma\], a −= \[Mb\], b += \[Ma\] make of
+//!   (a, b) (−Mb, Ma), because MM = 1.
+//! - The few rotations that are left are three steps each (Daubechies and Sweldens 1998).
+
+use super::picture::Tiles;
+use crate::watermark::BLOCK;
 
 /// Blocks side by side.
 pub(super) const LANES: usize = 16;
@@ -24,135 +30,414 @@ pub(super) struct Lanes(pub [i16; LANES]);
 pub(super) type Group = [Lanes; 64];
 
 /// Blocks of zeros.
-pub(super) const ZERO: Group = [Lanes([0; LANES]); 64];
+pub(super) const ZERO: Group = [NONE; 64];
+const NONE: Lanes = Lanes([0; LANES]);
 
-/// a + [b·by / 2^15], halves up.
+// Multipliers times 2^15.
+/// DCT-IV of four: cos((2n+1)(2k+1)π/16)/√2.
+const FOURTH: [[i32; 4]; 4] = [
+    [22725, 19266, 12873, 4520],
+    [19266, -4520, -22725, -12873],
+    [12873, -22725, 4520, 19266],
+    [4520, -12873, 19266, -22725],
+];
+/// The same over √2.
+const HALVED: [[i32; 4]; 4] = [
+    [16069, 13623, 9102, 3196],
+    [13623, -3196, -16069, -9102],
+    [9102, -16069, 3196, 13623],
+    [3196, -9102, 13623, -16069],
+];
+/// The reflection (cos π/8, sin π/8; sin π/8, −cos π/8) over √2.
+const MIRROR: [[i32; 2]; 2] = [[21407, 8867], [8867, -21407]];
+/// Half the angle's tangent and its sine: of π/4 and π/8.
+const QUARTER: [i32; 2] = [13573, 23170];
+const EIGHTH: [i32; 2] = [6518, 12540];
+
 #[inline(always)]
-fn lift(a: &mut Lanes, b: Lanes, by: i32) {
+fn plus(mut a: Lanes, b: Lanes) -> Lanes {
     for i in 0..LANES {
-        let product = (((i32::from(b.0[i]) * by) >> 14) + 1) >> 1;
-        a.0[i] = a.0[i].wrapping_add(product as i16);
+        a.0[i] = a.0[i].wrapping_add(b.0[i]);
     }
+    a
 }
 
-/// a − [b·by / 2^15].
 #[inline(always)]
-fn drop(a: &mut Lanes, b: Lanes, by: i32) {
+fn minus(mut a: Lanes, b: Lanes) -> Lanes {
     for i in 0..LANES {
-        let product = (((i32::from(b.0[i]) * by) >> 14) + 1) >> 1;
-        a.0[i] = a.0[i].wrapping_sub(product as i16);
+        a.0[i] = a.0[i].wrapping_sub(b.0[i]);
     }
+    a
 }
 
 #[inline(always)]
-fn negate(mut a: Lanes) -> Lanes {
+fn negate(a: Lanes) -> Lanes {
+    minus(NONE, a)
+}
+
+/// [a·by / 2^15], halves up.
+#[inline(always)]
+fn times(mut a: Lanes, by: i32) -> Lanes {
     for i in 0..LANES {
-        a.0[i] = a.0[i].wrapping_neg();
+        a.0[i] = ((((i32::from(a.0[i]) * by) >> 14) + 1) >> 1) as i16;
     }
     a
 }
 
 /// (a, b) → (a cos θ + b sin θ, b cos θ − a sin θ), given tan(θ/2) and sin θ.
 #[inline(always)]
-fn turn([mut a, mut b]: [Lanes; 2], [tan, sin]: [i32; 2]) -> [Lanes; 2] {
-    lift(&mut a, b, tan);
-    drop(&mut b, a, sin);
-    lift(&mut a, b, tan);
-    [a, b]
+fn turn([a, b]: [Lanes; 2], [tan, sin]: [i32; 2]) -> [Lanes; 2] {
+    let a = plus(a, times(b, tan));
+    let b = minus(b, times(a, sin));
+    [plus(a, times(b, tan)), b]
 }
 
 /// The inverse of [`turn`].
 #[inline(always)]
-fn back([mut a, mut b]: [Lanes; 2], [tan, sin]: [i32; 2]) -> [Lanes; 2] {
-    drop(&mut a, b, tan);
-    lift(&mut b, a, sin);
-    drop(&mut a, b, tan);
+fn back([a, b]: [Lanes; 2], [tan, sin]: [i32; 2]) -> [Lanes; 2] {
+    let a = minus(a, times(b, tan));
+    let b = plus(b, times(a, sin));
+    [minus(a, times(b, tan)), b]
+}
+
+/// Half of (a + b + c + d, a + b − c − d, a − b + c − d, a − b − c + d). Its own inverse.
+#[inline(always)]
+fn hadamard([a, b, c, d]: [Lanes; 4]) -> [Lanes; 4] {
+    let (a, b) = (plus(a, d), minus(b, c));
+    let half = shift(minus(a, b));
+    let (c, d) = (minus(half, d), minus(half, c));
+    [minus(a, d), plus(b, c), c, d]
+}
+
+#[inline(always)]
+fn shift(mut a: Lanes) -> Lanes {
+    for i in 0..LANES {
+        a.0[i] >>= 1;
+    }
+    a
+}
+
+/// [Mv], each number rounded once.
+#[inline(always)]
+fn product<const N: usize>(matrix: &[[i32; N]; N], vector: [Lanes; N]) -> [Lanes; N] {
+    let mut out = [NONE; N];
+    for (out, row) in out.iter_mut().zip(matrix) {
+        for i in 0..LANES {
+            let mut sum = 1 << 14;
+            for j in 0..N {
+                sum = i32::wrapping_add(sum, i32::from(vector[j].0[i]) * row[j]);
+            }
+            out.0[i] = (sum >> 15) as i16;
+        }
+    }
+    out
+}
+
+/// [Mv] for M along the vector and a butterfly between its halves, given M/√2.
+#[inline(always)]
+fn crossed<const N: usize>(matrix: &[[i32; N]; N], [a, b]: [[Lanes; N]; 2]) -> [[Lanes; N]; 2] {
+    let (mut sum, mut difference) = (a, a);
+    for i in 0..N {
+        sum[i] = plus(a[i], b[i]);
+        difference[i] = minus(a[i], b[i]);
+    }
+    [product(matrix, sum), product(matrix, difference)]
+}
+
+/// [Mv] for one vector, [`crossed`] for two.
+#[inline(always)]
+fn apply<const N: usize, const R: usize>(
+    matrix: &[[i32; N]; N],
+    v: [[Lanes; N]; R],
+) -> [[Lanes; N]; R] {
+    let mut out = v;
+    match R {
+        2 => [out[0], out[R - 1]] = crossed(matrix, [v[0], v[R - 1]]),
+        _ => out[0] = product(matrix, v[0]),
+    }
+    out
+}
+
+/// a + b, or with `LESS` a − b.
+#[inline(always)]
+fn sum<const N: usize, const R: usize, const LESS: bool>(
+    mut a: [[Lanes; N]; R],
+    b: [[Lanes; N]; R],
+) -> [[Lanes; N]; R] {
+    for r in 0..R {
+        for i in 0..N {
+            a[r][i] = match LESS {
+                true => minus(a[r][i], b[r][i]),
+                false => plus(a[r][i], b[r][i]),
+            };
+        }
+    }
+    a
+}
+
+/// (Ma, Mb) for an orthogonal, symmetric M.
+#[inline(always)]
+fn pair<const N: usize, const R: usize>(
+    a: [[Lanes; N]; R],
+    b: [[Lanes; N]; R],
+    m: &[[i32; N]; N],
+) -> [[[Lanes; N]; R]; 2] {
+    let b = sum::<N, R, false>(b, apply(m, a));
+    let a = sum::<N, R, true>(a, apply(m, b));
+    let b = sum::<N, R, false>(b, apply(m, a));
+    [b, sum::<N, R, true>([[NONE; N]; R], a)]
+}
+
+/// The inverse of [`pair`].
+#[inline(always)]
+fn unpair<const N: usize, const R: usize>(
+    a: [[Lanes; N]; R],
+    b: [[Lanes; N]; R],
+    m: &[[i32; N]; N],
+) -> [[[Lanes; N]; R]; 2] {
+    let (b, a) = (a, sum::<N, R, true>([[NONE; N]; R], b));
+    let b = sum::<N, R, true>(b, apply(m, a));
+    let a = sum::<N, R, false>(a, apply(m, b));
+    let b = sum::<N, R, true>(b, apply(m, a));
     [a, b]
 }
 
-// Half the angle's tangent and its sine: of π/4, π/8, π/16 and 3π/16.
-const QUARTER: [i32; 2] = [13573, 23170];
-const EIGHTH: [i32; 2] = [6518, 12540];
-const SIXTEENTH: [i32; 2] = [3227, 6393];
-const THREE: [i32; 2] = [9940, 18205];
-
-/// Eight points: sums go through a DCT-II of four, differences through a DCT-IV of four.
-#[inline(always)]
-fn forward8(x: [Lanes; 8]) -> [Lanes; 8] {
-    // A butterfly gives (a + b)/√2 and (b − a)/√2.
-    let [s0, m0] = turn([x[0], x[7]], QUARTER);
-    let [s1, m1] = turn([x[1], x[6]], QUARTER);
-    let [s2, m2] = turn([x[2], x[5]], QUARTER);
-    let [s3, m3] = turn([x[3], x[4]], QUARTER);
-    let [e0, n0] = turn([s0, s3], QUARTER);
-    let [e1, n1] = turn([s1, s2], QUARTER);
-    let [y0, y4] = turn([e0, e1], QUARTER);
-    let [y2, y6] = turn([n0, n1], EIGHTH);
-    let [r0, i0] = turn([m0, m3], SIXTEENTH);
-    let [r1, i1] = turn([m1, m2], THREE);
-    let [y1, r] = turn([r0, r1], QUARTER);
-    let [i, y7] = turn([i1, i0], QUARTER);
-    let [y3, y5] = turn([r, i], QUARTER);
-    [
-        y0,
-        negate(y1),
-        negate(y2),
-        y3,
-        negate(y4),
-        negate(y5),
-        y6,
-        y7,
-    ]
-}
-
-/// The inverse of [`forward8`].
-#[inline(always)]
-fn inverse8(y: [Lanes; 8]) -> [Lanes; 8] {
-    let [r, i] = back([y[3], negate(y[5])], QUARTER);
-    let [i1, i0] = back([i, y[7]], QUARTER);
-    let [r0, r1] = back([negate(y[1]), r], QUARTER);
-    let [m1, m2] = back([r1, i1], THREE);
-    let [m0, m3] = back([r0, i0], SIXTEENTH);
-    let [n0, n1] = back([negate(y[2]), y[6]], EIGHTH);
-    let [e0, e1] = back([y[0], negate(y[4])], QUARTER);
-    let [s1, s2] = back([e1, n1], QUARTER);
-    let [s0, s3] = back([e0, n0], QUARTER);
-    let [x3, x4] = back([s3, m3], QUARTER);
-    let [x2, x5] = back([s2, m2], QUARTER);
-    let [x1, x6] = back([s1, m1], QUARTER);
-    let [x0, x7] = back([s0, m0], QUARTER);
-    [x0, x1, x2, x3, x4, x5, x6, x7]
-}
+type Quarter = [[Lanes; 4]; 4];
 
 #[inline(always)]
-fn along(group: &mut Group, first: usize, step: usize, by: impl Fn([Lanes; 8]) -> [Lanes; 8]) {
-    let mut line = [Lanes([0; LANES]); 8];
-    for (i, entry) in line.iter_mut().enumerate() {
-        *entry = group[first + step * i];
+fn transposed(q: Quarter) -> Quarter {
+    let mut out = q;
+    for y in 0..4 {
+        for x in 0..4 {
+            out[x][y] = q[y][x];
+        }
     }
-    for (i, entry) in by(line).into_iter().enumerate() {
-        group[first + step * i] = entry;
-    }
+    out
 }
 
-/// Samples to coefficients: rows, then columns.
+/// DCT-IV along rows, DCT-II along columns.
+#[inline(always)]
+fn mixed(q: Quarter) -> Quarter {
+    let [[e0, n0], [e1, n1]] = pair([q[0], q[3]], [q[1], q[2]], &HALVED);
+    let mut out = q;
+    for x in 0..4 {
+        let [y0, y4] = turn([e0[x], e1[x]], QUARTER);
+        let [y2, y6] = turn([n0[x], n1[x]], EIGHTH);
+        (out[0][x], out[1][x]) = (y0, y2);
+        (out[2][x], out[3][x]) = (negate(y4), negate(y6));
+    }
+    out
+}
+
+/// The inverse of [`mixed`].
+#[inline(always)]
+fn unmixed(q: Quarter) -> Quarter {
+    let (mut e0, mut e1, mut n0, mut n1) = (q[0], q[0], q[0], q[0]);
+    for x in 0..4 {
+        [e0[x], e1[x]] = back([q[0][x], negate(q[2][x])], QUARTER);
+        [n0[x], n1[x]] = back([q[1][x], negate(q[3][x])], EIGHTH);
+    }
+    let [[r0, r3], [r1, r2]] = unpair([e0, n0], [e1, n1], &HALVED);
+    [r0, r1, r2, r3]
+}
+
+/// DCT-IV along rows.
+#[inline(always)]
+fn odd(q: Quarter) -> Quarter {
+    let [[r0], [r1]] = pair([q[0]], [q[1]], &FOURTH);
+    let [[r2], [r3]] = pair([q[2]], [q[3]], &FOURTH);
+    [r0, r1, r2, r3]
+}
+
+/// The inverse of [`odd`].
+#[inline(always)]
+fn unodd(q: Quarter) -> Quarter {
+    let [[r0], [r1]] = unpair([q[0]], [q[1]], &FOURTH);
+    let [[r2], [r3]] = unpair([q[2]], [q[3]], &FOURTH);
+    [r0, r1, r2, r3]
+}
+
+/// DCT-II along rows and columns.
+#[inline(always)]
+fn even(q: Quarter) -> Quarter {
+    let s00 = hadamard([q[0][0], q[0][3], q[3][0], q[3][3]]);
+    let s01 = hadamard([q[0][1], q[0][2], q[3][1], q[3][2]]);
+    let s10 = hadamard([q[1][0], q[1][3], q[2][0], q[2][3]]);
+    let s11 = hadamard([q[1][1], q[1][2], q[2][1], q[2][2]]);
+    let mut out = q;
+    // Even and even: 0 and 4 both ways.
+    [out[0][0], out[2][0], out[0][2], out[2][2]] = hadamard([s00[0], s01[0], s10[0], s11[0]]);
+    // Butterfly one way and reflection the other.
+    let across = [[s00[2], s01[2]], [s10[2], s11[2]]];
+    let down = [[s00[1], s10[1]], [s01[1], s11[1]]];
+    let [across, down] = pair(across, down, &MIRROR);
+    for i in 0..2 {
+        for j in 0..2 {
+            out[2 * i][2 * j + 1] = across[i][j];
+            out[2 * j + 1][2 * i] = down[i][j];
+        }
+    }
+    // Rotations both ways; each makes the second coefficient negative.
+    let [a0, a1] = turn([s00[3], s01[3]], EIGHTH);
+    let [b0, b1] = turn([s10[3], s11[3]], EIGHTH);
+    let [c22, c62] = turn([a0, b0], EIGHTH);
+    let [c26, c66] = turn([a1, b1], EIGHTH);
+    (out[1][1], out[3][1]) = (c22, negate(c62));
+    (out[1][3], out[3][3]) = (negate(c26), c66);
+    out
+}
+
+/// The inverse of [`even`].
+#[inline(always)]
+fn uneven(q: Quarter) -> Quarter {
+    let ee = hadamard([q[0][0], q[2][0], q[0][2], q[2][2]]);
+    let mut across = [[NONE; 2]; 2];
+    let mut down = across;
+    for i in 0..2 {
+        for j in 0..2 {
+            across[i][j] = q[2 * i][2 * j + 1];
+            down[i][j] = q[2 * j + 1][2 * i];
+        }
+    }
+    let [across, down] = unpair(across, down, &MIRROR);
+    let [a0, b0] = back([q[1][1], negate(q[3][1])], EIGHTH);
+    let [a1, b1] = back([negate(q[1][3]), q[3][3]], EIGHTH);
+    let [o00, o01] = back([a0, a1], EIGHTH);
+    let [o10, o11] = back([b0, b1], EIGHTH);
+    let oo = [[o00, o01], [o10, o11]];
+    let mut out = q;
+    for y in 0..2 {
+        for x in 0..2 {
+            let four = [ee[2 * y + x], down[x][y], across[y][x], oo[y][x]];
+            let [a, b, c, d] = hadamard(four);
+            (out[y][x], out[y][3 - x]) = (a, b);
+            (out[3 - y][x], out[3 - y][3 - x]) = (c, d);
+        }
+    }
+    out
+}
+
+/// Samples to coefficients.
 #[inline(always)]
 pub(super) fn forward(group: &mut Group) {
-    for y in 0..8 {
-        along(group, 8 * y, 1, forward8);
+    let mut quarters = [[[NONE; 4]; 4]; 4];
+    for y in 0..4 {
+        for x in 0..4 {
+            let [a, b, c, d] = [8 * y + x, 8 * y + 7 - x, 56 - 8 * y + x, 63 - 8 * y - x];
+            let four = hadamard([group[a], group[b], group[c], group[d]]);
+            for (quarter, value) in quarters.iter_mut().zip(four) {
+                quarter[y][x] = value;
+            }
+        }
     }
-    for x in 0..8 {
-        along(group, x, 8, forward8);
-    }
+    let [ee, oe, eo, oo] = quarters;
+    put(group, even(ee), [0, 0]);
+    put(group, mixed(eo), [0, 1]);
+    put(group, transposed(mixed(transposed(oe))), [1, 0]);
+    put(group, transposed(odd(transposed(odd(oo)))), [1, 1]);
 }
 
 /// Coefficients to samples: undoes [`forward`].
 #[inline(always)]
 pub(super) fn inverse(group: &mut Group) {
-    for x in 0..8 {
-        along(group, x, 8, inverse8);
+    let ee = uneven(take(group, [0, 0]));
+    let eo = unmixed(take(group, [0, 1]));
+    let oe = transposed(unmixed(transposed(take(group, [1, 0]))));
+    let oo = unodd(transposed(unodd(transposed(take(group, [1, 1])))));
+    for y in 0..4 {
+        for x in 0..4 {
+            let at = [8 * y + x, 8 * y + 7 - x, 56 - 8 * y + x, 63 - 8 * y - x];
+            let four = hadamard([ee[y][x], oe[y][x], eo[y][x], oo[y][x]]);
+            for (i, value) in at.into_iter().zip(four) {
+                group[i] = value;
+            }
+        }
     }
-    for y in 0..8 {
-        along(group, 8 * y, 1, inverse8);
+}
+
+#[inline(always)]
+fn put(group: &mut Group, quarter: Quarter, [u, v]: [usize; 2]) {
+    for y in 0..4 {
+        for x in 0..4 {
+            group[8 * (2 * y + u) + 2 * x + v] = quarter[y][x];
+        }
+    }
+}
+
+#[inline(always)]
+fn take(group: &Group, [u, v]: [usize; 2]) -> Quarter {
+    let mut quarter = [[NONE; 4]; 4];
+    for (y, row) in quarter.iter_mut().enumerate() {
+        for (x, entry) in row.iter_mut().enumerate() {
+            *entry = group[8 * (2 * y + u) + 2 * x + v];
+        }
+    }
+    quarter
+}
+
+/// A row of sixteen blocks: eight samples, sixteen blocks each; or the same bytes in another order.
+type Bytes = [[u8; LANES]; BLOCK];
+
+/// Moves byte i of 128 to 2i modulo 127. Three times turn columns into rows, four times rows into
+/// columns.
+#[inline(always)]
+fn shuffle(a: Bytes) -> Bytes {
+    let mut b = a;
+    for i in 0..4 {
+        for k in 0..8 {
+            b[2 * i][2 * k] = a[i][k];
+            b[2 * i][2 * k + 1] = a[i + 4][k];
+            b[2 * i + 1][2 * k] = a[i][k + 8];
+            b[2 * i + 1][2 * k + 1] = a[i + 4][k + 8];
+        }
+    }
+    b
+}
+
+/// Reads up to sixteen blocks of a plane.
+#[inline(always)]
+pub(super) fn load(group: &mut Group, tiles: &Tiles, samples: &[u8], blocks: &[u32]) {
+    let mut at = [0; LANES];
+    for (at, &block) in at.iter_mut().zip(blocks) {
+        let [x, y, ..] = tiles.area(block as usize);
+        *at = y * tiles.width + x;
+    }
+    for (i, line) in group.chunks_exact_mut(BLOCK).enumerate() {
+        let mut bytes = [[0; LANES]; BLOCK];
+        for (lane, at) in at.iter().enumerate().take(blocks.len()) {
+            let from = at + i * tiles.width;
+            let half = lane % 2 * BLOCK;
+            bytes[lane / 2][half..half + BLOCK].copy_from_slice(&samples[from..from + BLOCK]);
+        }
+        let bytes = shuffle(shuffle(shuffle(shuffle(bytes))));
+        for (entry, bytes) in line.iter_mut().zip(bytes) {
+            for (value, byte) in entry.0.iter_mut().zip(bytes) {
+                *value = byte.into();
+            }
+        }
+    }
+}
+
+/// Writes up to sixteen blocks of a plane, cut off at 0 and 255.
+#[inline(always)]
+pub(super) fn store(group: &Group, tiles: &Tiles, samples: &mut [u8], blocks: &[u32]) {
+    let mut at = [0; LANES];
+    for (at, &block) in at.iter_mut().zip(blocks) {
+        let [x, y, ..] = tiles.area(block as usize);
+        *at = y * tiles.width + x;
+    }
+    for (i, line) in group.chunks_exact(BLOCK).enumerate() {
+        let mut bytes = [[0; LANES]; BLOCK];
+        for (bytes, entry) in bytes.iter_mut().zip(line) {
+            for (byte, value) in bytes.iter_mut().zip(entry.0) {
+                *byte = value.clamp(0, 255) as u8;
+            }
+        }
+        let bytes = shuffle(shuffle(shuffle(bytes)));
+        for (lane, at) in at.iter().enumerate().take(blocks.len()) {
+            let to = at + i * tiles.width;
+            let half = lane % 2 * BLOCK;
+            samples[to..to + BLOCK].copy_from_slice(&bytes[lane / 2][half..half + BLOCK]);
+        }
     }
 }

@@ -11,7 +11,7 @@ use super::secrets::{self, Secret};
 use super::tokens::{Link, PutCounts};
 use super::ttp::{self, TtpRole};
 use super::upkeep::Sweeping;
-use super::{internal, metadata, ops, recordings, storage};
+use super::{gateway, internal, metadata, ops, recordings, storage};
 use crate::ownership::{Leaf, Tree};
 use crate::protocol::{self, Code, signature::content_digest};
 use crate::store::{
@@ -204,6 +204,19 @@ impl App {
                 .route("/v1/blobs", put(storage::put))
                 .route("/v1/blobs/get", post(storage::get))
                 .route(internal::PATH, post(internal::ask));
+        }
+        if self.config.gateway.is_some() {
+            router = router
+                .route("/v1/gateway", get(gateway::info))
+                .route("/v1/gateway/contracts", post(gateway::contract))
+                .route(
+                    "/v1/gateway/contracts/{id}",
+                    get(gateway::archives).delete(gateway::forget),
+                )
+                .route(
+                    "/v1/gateway/contracts/{id}/archives/{name}",
+                    get(gateway::remainders).post(gateway::retrieve),
+                );
         }
         if self.ttp.is_some() {
             router = router

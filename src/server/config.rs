@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MPL-2.0
 //! How a server is set up.
 
+use super::Gateway;
 use super::body::Pace;
 use crate::protocol::{DEFAULT_PORT, Limits};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Part of the work that a process does.
@@ -17,6 +19,8 @@ pub enum Role {
     Storage,
     /// The third party: contracts, tickets, arbitration.
     Ttp,
+    /// The cloud that opens sealed streams ([`Config::gateway`] does it).
+    Gateway,
 }
 
 impl FromStr for Role {
@@ -27,8 +31,9 @@ impl FromStr for Role {
             "metadata" => Ok(Self::Metadata),
             "storage" => Ok(Self::Storage),
             "ttp" => Ok(Self::Ttp),
+            "gateway" => Ok(Self::Gateway),
             _ => Err(format!(
-                "{text:?} is no role: expected metadata, storage or ttp"
+                "{text:?} is no role: expected metadata, storage, ttp or gateway"
             )),
         }
     }
@@ -47,6 +52,8 @@ pub struct Config {
     pub storage_url: Option<String>,
     /// File with the secret that metadata and storage share; `None`: made in the data directory.
     pub link_secret: Option<PathBuf>,
+    /// What does the work of the role gateway.
+    pub gateway: Option<Arc<dyn Gateway>>,
     /// Certificate chain and key (PEM) for TLS.
     pub tls: Option<(PathBuf, PathBuf)>,
     /// `host:port` under which clients reach this server; requests signed for another are
@@ -87,6 +94,7 @@ impl Config {
             roles: vec![Role::Metadata, Role::Storage, Role::Ttp],
             storage_url: None,
             link_secret: None,
+            gateway: None,
             tls: None,
             names: Vec::new(),
             quota: None,

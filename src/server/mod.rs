@@ -8,6 +8,7 @@ mod app;
 mod auth;
 mod body;
 mod config;
+mod gateway;
 mod hints;
 mod internal;
 mod listen;
@@ -24,6 +25,7 @@ mod upkeep;
 
 pub use body::Pace;
 pub use config::{Config, Role};
+pub use gateway::{Gateway, GatewayError, Messages};
 pub use ops::ORPHAN_AGE;
 
 use crate::ownership::Tree;
@@ -60,6 +62,9 @@ pub enum Error {
     /// Not an address of a storage server.
     #[error("--storage-url: {0}")]
     StorageUrl(String),
+    /// What else the process was to do failed.
+    #[error("{0}")]
+    Started(String),
     /// Signals, standard output or threads failed.
     #[error("{0}")]
     System(#[from] std::io::Error),
@@ -145,12 +150,20 @@ impl Drop for Server {
 }
 
 /// Runs a server until SIGTERM or SIGINT; prints where it listens on standard output.
-pub async fn serve(config: Config) -> Result<(), Error> {
+/// `started` is done before: what else the process is to do, and a line that says so.
+pub async fn serve(
+    config: Config,
+    started: impl AsyncFnOnce() -> Result<Option<String>, String>,
+) -> Result<(), Error> {
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
     let server = Server::start(config).await?;
+    let more = started().await.map_err(Error::Started)?;
     let mut out = std::io::stdout();
     writeln!(out, "listening on {}", server.url())?;
+    if let Some(more) = more {
+        writeln!(out, "{more}")?;
+    }
     out.flush()?;
     tokio::select! {
         _ = term.recv() => (),

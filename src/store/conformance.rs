@@ -601,6 +601,15 @@ async fn reports(store: &dyn Registry) {
         vec![second]
     );
     assert_eq!(store.near(vec![far], 9, 9).await.unwrap(), vec![second]);
+    for (id, now, expected) in [
+        ((CONTRACT, 99), 1, Reported::Unknown),
+        (second, 2, Reported::Done),
+        (second, 3, Reported::Done),
+    ] {
+        assert_eq!(store.retrieved(id, now).await.unwrap(), expected);
+    }
+    let kept = store.ticket(second).await.unwrap().unwrap();
+    assert_eq!((kept.retrieved_ms, kept.used.is_some()), (Some(2), true));
     let all = store.near(vec![far], 10, 99).await.unwrap();
     assert_eq!((all.len(), all[0]), (12, second));
     assert_eq!(all[1], (CONTRACT, 11));
@@ -646,6 +655,8 @@ async fn deletions(
     assert_eq!(record.deleted, Some((0, 70)));
     let refused = store.issue(wanted(gone, "owner", 1)).await.unwrap();
     assert!(matches!(refused, Issued::Deleted));
+    let refused = store.retrieved((gone, 0), 1).await.unwrap();
+    assert_eq!(refused, Reported::Conflict);
     // What arbitration needs stays.
     assert!(store.ticket((gone, 0)).await.unwrap().is_some());
 }

@@ -92,6 +92,8 @@ pub struct Ticket {
     pub feature: Option<u64>,
     /// What the owner has reported.
     pub used: Option<Used>,
+    /// When marks were first taken out, Unix milliseconds.
+    pub retrieved_ms: Option<u64>,
     /// Seed and word.
     pub secret: TicketSecrets,
 }
@@ -217,14 +219,14 @@ pub enum Issued {
     Exhausted,
 }
 
-/// What came of a report.
+/// What came of a report or a note.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reported {
     /// It is noted; also when the same was before.
     Done,
     /// There is no such ticket.
     Unknown,
-    /// Something else was reported before.
+    /// Something else was reported before; of a retrieval: the contract was deleted.
     Conflict,
 }
 
@@ -252,6 +254,9 @@ pub trait Registry: Send + Sync {
 
     /// Notes what was seen under a ticket. The first report stands.
     async fn report(&self, id: TicketId, used: Used) -> Result<Reported, Error>;
+
+    /// Notes that marks are about to be taken out. The first time stands.
+    async fn retrieved(&self, id: TicketId, now: u64) -> Result<Reported, Error>;
 
     /// Tickets with a feature at most `radius` bits from any of `hashes`, nearest first, then the
     /// latest first; at most `max`.

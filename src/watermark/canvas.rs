@@ -20,6 +20,9 @@ const MOST: [usize; 2] = [640, 480];
 /// nearer to the truth takes longer ([`super::votes`]).
 const NEAR: f32 = 6.0;
 
+/// Least marks whose nearness to the lattices is near enough to normally distributed.
+const FEWEST: i32 = 48;
+
 /// Greatest vote of a mark here.
 const GREATEST: i16 = 64;
 
@@ -171,8 +174,8 @@ fn vote(phase: u16, dither: u16) -> i16 {
 /// with the same share of the squares for each bit.
 #[inline]
 fn fit(energy: f32, squares: i32, marks: i32, keyed: bool) -> f32 {
-    // Fewer marks than bits say nothing.
-    if marks < BITS as i32 || squares == 0 {
+    // So few marks say nothing.
+    if marks < FEWEST || squares == 0 {
         return 0.0;
     }
     let (squares, marks) = (squares as f32, marks as f32);
@@ -182,8 +185,7 @@ fn fit(energy: f32, squares: i32, marks: i32, keyed: bool) -> f32 {
     }
     let squares = squares / f32::from(GREATEST * GREATEST);
     let nearness = (squares - marks / 3.0) / (marks * (4.0 / 45.0)).sqrt();
-    // As in `votes::fit`.
-    let nearness = nearness.min(2.0 * agreement);
+    // As in `votes::fit`; how dense the marks are a second look will tell.
     agreement.max((agreement + nearness) * std::f32::consts::FRAC_1_SQRT_2)
 }
 

@@ -5,8 +5,9 @@ use super::votes::fit;
 use super::{BLOCK, Key, Layout, Registration, Search, Settings, Tally, Votes};
 use crate::luma::{Luma, Plane};
 
-/// Frames that are kept for a search.
+/// Most frames that are kept for a search, and most of their bytes: seven at 4K.
 const KEPT: usize = 24;
+const KEPT_BYTES: usize = 64 << 20;
 
 /// Blurs that [`Detector::restore`] tries, and contrasts.
 const BLURS: [f64; 7] = [0.5, 0.8, 1.1, 1.4, 1.7, 2.0, 2.4];
@@ -46,6 +47,8 @@ pub struct Detector {
     kept: Vec<Plane>,
     stride: u64,
     seen: u64,
+    /// Whether the registration is not merely a first guess.
+    searched: bool,
 }
 
 impl Detector {
@@ -65,6 +68,7 @@ impl Detector {
             kept: Vec::new(),
             stride: 1,
             seen: 0,
+            searched: false,
         }
     }
 
@@ -79,10 +83,12 @@ impl Detector {
             // Until a search says otherwise: the whole picture, resized if the original's size is
             // known to be another.
             let size = self.original.unwrap_or(here);
-            self.register(Registration::scaled(here, size));
+            self.register_as(Registration::scaled(here, size));
+            self.searched = false;
         }
+        let most = (KEPT_BYTES / (here[0] * here[1]).max(1)).clamp(2, KEPT);
         if self.seen.is_multiple_of(self.stride) {
-            if self.kept.len() == KEPT {
+            if self.kept.len() >= most {
                 // Every second one goes: what is kept stays spread over all that was seen.
                 let mut index = 0;
                 self.kept.retain(|_| {
@@ -141,8 +147,13 @@ impl Detector {
         self.nearness += nearness;
     }
 
-    /// Starts anew with where the original is, and reads the frames that were kept.
+    /// Starts anew with where a search found the original, and reads the frames that were kept.
     pub fn register(&mut self, registration: Registration) {
+        self.searched = true;
+        self.register_as(registration);
+    }
+
+    fn register_as(&mut self, registration: Registration) {
         let [width, height] = registration.size;
         let settings = Settings {
             density: Some(self.settings.density(width / BLOCK * (height / BLOCK))),
@@ -176,7 +187,10 @@ impl Detector {
     /// Whether the picture seems to be where it is thought to be.
     pub fn is_registered(&self) -> bool {
         let nearness = self.nearness / self.frames.max(1) as f64;
-        fit(self.votes().score(), nearness, self.settings.dither) >= REGISTERED
+        // A search has looked which density it is.
+        let certain = self.searched || self.original.is_some() || self.settings.density.is_some();
+        let dither = self.settings.dither;
+        fit(self.votes().score(), nearness, dither, certain) >= REGISTERED
     }
 
     /// Whether the votes are so weak that [`Detector::restore`] may help.
@@ -192,7 +206,7 @@ impl Detector {
         let Some(now) = self.registration else { return };
         let score = |this: &Self, registration: &Registration| {
             let mut tallies: Vec<Tally> = this.layouts.iter().map(Tally::new).collect();
-            for picture in this.searched() {
+            for picture in this.some_kept() {
                 let read = this.layouts.iter().enumerate().map(|(i, layout)| {
                     let (mut votes, tally) = (
                         Votes::default(),
@@ -231,14 +245,24 @@ impl Detector {
                 best = (fits, guess);
             }
         }
-        // Chance alone makes the best of some a little better.
-        if best.0 > first + 1.5 {
-            self.register(best.1);
+        // Chance alone makes the best of some a little better, most of all of those that are many
+        // standard deviations from chance as they are.
+        if best.0 <= first + 1.5 + first / 10.0 {
+            return;
+        }
+        // The frames that were not kept are lost: what is left must still say more.
+        let before = (self.registration, self.tallies.clone());
+        let counted = (self.recent.clone(), self.frames, self.nearness);
+        let score = self.votes().score();
+        self.register_as(best.1);
+        if self.votes().score() < score {
+            (self.registration, self.tallies) = before;
+            (self.recent, self.frames, self.nearness) = counted;
         }
     }
 
     /// Some of the kept frames: a few confirm a guess as well as many, and sooner.
-    fn searched(&self) -> impl Iterator<Item = &Plane> {
+    fn some_kept(&self) -> impl Iterator<Item = &Plane> {
         let every = self.kept.len().div_ceil(SEARCHED).max(1);
         self.kept.iter().step_by(every)
     }
@@ -247,7 +271,7 @@ impl Detector {
     /// minutes: not for a streaming thread.
     pub fn search(&self) -> Search {
         Search {
-            frames: self.searched().cloned().collect(),
+            frames: self.some_kept().cloned().collect(),
             original: self.original,
             key: self.key.clone(),
             settings: self.settings.clone(),

@@ -105,6 +105,7 @@ impl Search {
             .filter(|(visible, _)| *visible > 0)
             .collect();
         frames.sort_by_key(|(visible, _)| std::cmp::Reverse(*visible));
+        let mean = mean(&self.frames, here);
         let mut attempt = Attempt {
             search: self,
             keyed: self.settings.dither == Dither::Keyed,
@@ -121,6 +122,12 @@ impl Search {
         // From likely and cheap to dear; each ends early once something is settled.
         attempt.whole_picture();
         attempt.shifted(1.0, 0, &KINDS);
+        // All frames in one: of a noisy scene every single one may say too little.
+        if let Some(mean) = mean.as_ref().filter(|_| attempt.frames.len() > 1) {
+            let frames = std::mem::replace(&mut attempt.frames, vec![mean]);
+            attempt.shifted(1.0, 0, &KINDS[..1]);
+            attempt.frames = frames;
+        }
         attempt.resized();
         attempt.turned();
         // Another frame may show the marks better, or those of another layout.
@@ -129,8 +136,24 @@ impl Search {
         }
         attempt.resized_and_shifted(&KINDS[..1]);
         attempt.resized_and_shifted(&KINDS[1..]);
-        attempt.best.filter(|found| found.score >= SETTLED)
+        let best = attempt.best.filter(|found| found.score >= SETTLED)?;
+        Some(attempt.as_dense_as_it_is(best))
     }
+}
+
+/// The mean of the frames of this size.
+fn mean(frames: &[Plane], [width, height]: [usize; 2]) -> Option<Plane> {
+    let mut sums = vec![0u32; width * height];
+    let mut count = 0;
+    let same = |frame: &&Plane| [frame.width(), frame.height()] == [width, height];
+    for frame in frames.iter().filter(same) {
+        for (sum, &pixel) in sums.iter_mut().zip(frame.data()) {
+            *sum += u32::from(pixel);
+        }
+        count += 1;
+    }
+    let mean = |sum: u32| ((sum + count / 2) / count.max(1)) as u8;
+    Plane::new(width, height, sums.into_iter().map(mean).collect())
 }
 
 /// Pixels of a coarse grid that are far enough from black and white to carry marks.
@@ -165,6 +188,9 @@ struct Attempt<'a> {
 
 /// Mirrored or not, negative or not.
 const KINDS: [[bool; 2]; 4] = [[false, false], [true, false], [false, true], [true, true]];
+
+/// Which layout's turn it is, frame by frame.
+type Turns = Vec<usize>;
 
 impl Attempt<'_> {
     fn over(&self) -> bool {
@@ -211,12 +237,20 @@ impl Attempt<'_> {
 
     /// Both numbers in one, of a frame or the mean of several.
     fn fit(&self, score: f64, nearness: f64) -> f64 {
-        fit(score, nearness, self.search.settings.dither)
+        fit(score, nearness, self.search.settings.dither, true)
     }
 
-    /// What one frame says under the layout that fits best; nothing without layouts.
-    fn read(&self, frame: &Plane, registration: &Registration, layouts: usize) -> Option<Reading> {
+    /// What one frame says under the layout that fits best, or under the one whose turn it is, if that
+    /// is known; nothing without layouts.
+    fn read(
+        &self,
+        frame: &Plane,
+        registration: &Registration,
+        layouts: usize,
+        turn: Option<usize>,
+    ) -> Option<Reading> {
         let layouts = self.layouts[layouts].0.iter().enumerate();
+        let layouts = layouts.filter(|(i, _)| turn.is_none_or(|turn| turn == *i));
         let readings = layouts.map(|(i, layout)| {
             let (mut votes, tally) = (Votes::default(), registration.tally(&frame.luma(), layout));
             votes.add(layout, &tally);
@@ -231,18 +265,30 @@ impl Attempt<'_> {
         readings.max_by(|a, b| a.score.total_cmp(&b.score))
     }
 
-    /// The score of all frames together. Frames of a still scene add nothing to each other: marks
-    /// are added up over frames before they are compared, and of the nearness the mean counts.
-    fn combined(&mut self, registration: &Registration, layouts: usize) -> f64 {
+    /// The score of all frames together.
+    fn combined(&mut self, registration: &Registration, layouts: usize, turns: &mut Turns) -> f64 {
+        let [score, nearness] = self.both(registration, layouts, turns);
+        self.fit(score, nearness)
+    }
+
+    /// Agreement and nearness of all frames together. Frames of a still scene add nothing to each
+    /// other: marks are added up over frames before they are compared, and of the nearness the mean
+    /// counts. Whose turn it is in each frame is left in `turns`, or taken from there: a little way
+    /// off it is the same.
+    fn both(&mut self, registration: &Registration, layouts: usize, turns: &mut Turns) -> [f64; 2] {
         let mut tallies: Vec<Tally> = self.layouts[layouts].0.iter().map(Tally::new).collect();
         let mut nearness = 0.0;
         for (i, frame) in self.frames.iter().enumerate() {
-            let Some(reading) = self.read(frame, registration, layouts) else {
-                return 0.0;
+            let turn = turns.get(i).copied();
+            let Some(reading) = self.read(frame, registration, layouts, turn) else {
+                return [0.0; 2];
             };
+            if turn.is_none() {
+                turns.push(reading.layout);
+            }
             // Nothing to expect of the rest.
             if i == 0 && reading.score < WORTH_A_LOOK / 2.0 {
-                return reading.score;
+                return [0.0; 2];
             }
             tallies[reading.layout].add(&reading.tally, 1.0);
             nearness += reading.nearness;
@@ -253,22 +299,53 @@ impl Attempt<'_> {
             // About as long as so many votes of a slide take.
             self.work += 40 * self.frames.len() as u64 * layout.marks().len() as u64;
         }
-        self.fit(votes.score(), nearness / self.frames.len() as f64)
+        [votes.score(), nearness / self.frames.len() as f64]
+    }
+
+    /// Of a picture that was cut the size is not known, and so not whether its marks are dense. The
+    /// places of the fewer are among those of the more, so that either way the marks are where they
+    /// should be; but only one way those of a bit agree.
+    fn as_dense_as_it_is(&mut self, found: Found) -> Found {
+        let [width, height] = found.registration.size;
+        let blocks = (width / BLOCK * (height / BLOCK)).max(1);
+        if self.search.original.is_some() || self.search.settings.density.is_some() {
+            return found;
+        }
+        // Clearly on the other side.
+        let part = if blocks < Settings::LARGE { 1.1 } else { 0.9 };
+        let factor = (Settings::LARGE as f64 / blocks as f64).sqrt() * part;
+        let other = Registration {
+            size: [width, height].map(|side| (side as f64 * factor) as usize),
+            ..found.registration
+        };
+        let [ours, theirs] = [found.registration, other].map(|registration| {
+            let layouts = self.layouts(registration.size);
+            self.both(&registration, layouts, &mut Turns::new())
+        });
+        match theirs[0] > ours[0] + 1.0 {
+            true => Found {
+                registration: other,
+                score: self.fit(theirs[0], theirs[1]),
+            },
+            false => found,
+        }
     }
 
     /// Takes a guess that looked good in one frame to all frames, and betters it.
     fn consider(&mut self, registration: Registration) {
         let layouts = self.layouts(registration.size);
+        let mut turns = Turns::new();
         let mut found = Found {
-            score: self.combined(&registration, layouts),
+            score: self.combined(&registration, layouts, &mut turns),
             registration,
         };
         // Nothing to better where every frame but the first says no.
         let promising = (WORTH_A_LOOK - 1.0).max(self.best.map_or(0.0, |best| best.score - 2.0));
         if found.score >= promising {
             for step in [1.0, 0.5, 0.25] {
-                while self.better(&mut found, step, layouts) && !self.stop.load(Ordering::Relaxed) {
-                }
+                while self.better(&mut found, step, layouts, &mut turns)
+                    && !self.stop.load(Ordering::Relaxed)
+                {}
             }
         }
         if self.best.is_none_or(|best| found.score > best.score) {
@@ -277,7 +354,7 @@ impl Attempt<'_> {
     }
 
     /// Moves the corners of the picture by `step` pixels in every way; true if one was better.
-    fn better(&mut self, found: &mut Found, step: f64, layouts: usize) -> bool {
+    fn better(&mut self, found: &mut Found, step: f64, layouts: usize, turns: &mut Turns) -> bool {
         let [width, height] = found.registration.size.map(|side| side.max(1) as f64);
         // A pixel of shift, what moves the far edges by a pixel, one and both, and a turn.
         let (x, y) = (1.0 / width, 1.0 / height);
@@ -307,7 +384,7 @@ impl Attempt<'_> {
                     registration.map[2] += middle[0] - to_x;
                     registration.map[5] += middle[1] - to_y;
                 }
-                let score = self.combined(&registration, layouts);
+                let score = self.combined(&registration, layouts, turns);
                 if score > found.score * 1.001 {
                     *found = Found {
                         registration,

@@ -6,18 +6,17 @@ use gstcamvault::client::Ttp;
 use gstcamvault::client::ttp::Agreed;
 use gstcamvault::homomorphic::packed::{CertifiedKey, SecretKey, write_secret_key};
 use gstcamvault::identity::Identity;
-use gstcamvault::protocol::{Contract, Signed};
+use gstcamvault::protocol::{Contract, Party, Signed};
+use gstcamvault::server::Gateway;
 use gstcamvault::watermark::Settings;
 use sha2::{Digest as _, Sha256};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 pub struct Parties {
     pub dir: tempfile::TempDir,
     pub url: String,
     pub owner: Ttp,
-    pub cloud: Ttp,
-    pub secret: SecretKey,
     pub agreed: Agreed,
 }
 
@@ -26,23 +25,41 @@ impl Parties {
     /// Keys have 2048 bits.
     pub async fn at(url: &str, ticket_ms: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let party = |name: &str| {
-            let identity = Identity::generate().unwrap();
-            identity.save_new(&dir.path().join(name)).unwrap();
-            Ttp::connect(url, Arc::new(identity)).unwrap()
-        };
-        let (owner, cloud) = (party("owner.id"), party("cloud.id"));
+        let (owner, cloud) = (party(&dir, "owner.id", url), party(&dir, "cloud.id", url));
         let secret = SecretKey::generate(2048).unwrap();
         write_secret_key(&dir.path().join("cloud.paillier"), &secret).unwrap();
         let sign = cloud.identity().public().sign;
         let proof = CertifiedKey::prove(&secret, &sign).unwrap();
-        owner.register(None, None).await.unwrap();
         cloud.register(Some(&proof), None).await.unwrap();
-        let (bytes, _) = owner.cloud_key(&sign).await.unwrap();
+        let cloud = cloud.identity().clone();
+        let sign = async |signed: Signed| signed.sign::<Contract>(&cloud);
+        Self::agree(dir, url, owner, cloud.public().into(), ticket_ms, sign).await
+    }
+
+    /// … with a gateway.
+    pub async fn with(url: &str, gateway: &dyn Gateway, ticket_ms: u64) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let owner = party(&dir, "owner.id", url);
+        let caller = owner.identity().public().sign;
+        let sign = async |signed: Signed| gateway.contract(caller, signed).await.unwrap();
+        let cloud = gateway.info().identity;
+        Self::agree(dir, url, owner, cloud, ticket_ms, sign).await
+    }
+
+    async fn agree(
+        dir: tempfile::TempDir,
+        url: &str,
+        owner: Ttp,
+        cloud: Party,
+        ticket_ms: u64,
+        sign: impl AsyncFnOnce(Signed) -> Signed,
+    ) -> Self {
+        owner.register(None, None).await.unwrap();
+        let (bytes, _) = owner.cloud_key(&cloud.sign).await.unwrap();
         let contract = Contract {
             version: 1,
             owner: owner.identity().public().into(),
-            cloud: cloud.identity().public().into(),
+            cloud,
             ttp: owner.info().await.unwrap().identity,
             cloud_key: <[u8; 32]>::from(Sha256::digest(&bytes)).into(),
             base_seed: [7; 32].into(),
@@ -54,18 +71,14 @@ impl Parties {
             created_ms: 1_700_000_000_000,
             name: Vec::new().into(),
         };
-        let signed = Signed::new(&contract)
-            .sign::<Contract>(owner.identity())
-            .sign::<Contract>(cloud.identity());
-        let agreed = owner.contract(signed).await.unwrap();
+        let signed = Signed::new(&contract).sign::<Contract>(owner.identity());
+        let agreed = owner.contract(sign(signed).await).await.unwrap();
         let text = agreed.signed.to_text::<Contract>();
         std::fs::write(dir.path().join("camera.contract"), text).unwrap();
         Self {
             dir,
             url: url.to_owned(),
             owner,
-            cloud,
-            secret,
             agreed,
         }
     }
@@ -90,11 +103,8 @@ impl Parties {
     }
 }
 
-/// A third party on a free port of 127.0.0.1.
-pub async fn third_party(data: &Path) -> gstcamvault::server::Server {
-    use gstcamvault::server::{Config, Role, Server};
-    let mut config = Config::new(data);
-    config.listen.set_port(0);
-    config.roles = vec![Role::Ttp];
-    Server::start(config).await.unwrap()
+fn party(dir: &tempfile::TempDir, name: &str, url: &str) -> Ttp {
+    let identity = Identity::generate().unwrap();
+    identity.save_new(&dir.path().join(name)).unwrap();
+    Ttp::connect(url, Arc::new(identity)).unwrap()
 }

@@ -43,7 +43,7 @@ struct Cli {
 enum Command {
     Keygen(keygen::Args),
     Enroll(enroll::Args),
-    Serve(serve::Args),
+    Serve(Box<serve::Args>),
     Ls(ls::Args),
     Put(put::Args),
     Get(get::Args),
@@ -66,7 +66,7 @@ fn main() -> ExitCode {
     let done = match command {
         Command::Keygen(args) => keygen::run(&args, json),
         Command::Enroll(args) => enroll::run(&args, json),
-        Command::Serve(args) => serve::run(args),
+        Command::Serve(args) => serve::run(*args),
         Command::Ls(args) => ls::run(&args, json),
         Command::Put(args) => put::run(&args, json),
         Command::Get(args) => get::run(&args, json),

@@ -25,6 +25,9 @@ pub struct Args {
     out: PathBuf,
     #[command(flatten)]
     key: KeyArg,
+    /// Where and how strong the marks are; without: picture if a picture is written, else camvault.
+    #[arg(long, value_enum)]
+    preset: Option<PresetArg>,
     /// The 128 bits: 32 hexadecimal digits.
     #[arg(
         long,
@@ -42,6 +45,29 @@ pub struct Args {
     /// Leave pictures of the first frame there: original.png, marked.png, difference.png (magnified 16 times).
     #[arg(long, value_name = "DIR")]
     pictures: Option<PathBuf>,
+}
+
+/// What marks and reads must agree on besides the key.
+#[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
+pub enum PresetArg {
+    /// For video.
+    Camvault,
+    /// For single pictures.
+    Picture,
+    /// The paper's: anyone can find and remove these marks.
+    Paper,
+}
+
+impl PresetArg {
+    /// Sets an element's `preset`.
+    pub fn apply(self, element: &gst::Element) {
+        let nick = match self {
+            Self::Camvault => "camvault",
+            Self::Picture => "picture",
+            Self::Paper => "paper",
+        };
+        element.set_property_from_str("preset", nick);
+    }
 }
 
 /// The secret of places and dithers.
@@ -94,10 +120,15 @@ fn take(first: &First) -> Option<Plane> {
     first.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
+/// The ending of the new file.
+fn ending(args: &Args) -> Option<String> {
+    let ending = args.out.extension().and_then(|e| e.to_str());
+    ending.map(str::to_ascii_lowercase)
+}
+
 /// What stands between marked frames and the file.
 fn encoder(args: &Args) -> Result<String, Failure> {
-    let ending = args.out.extension().and_then(|e| e.to_str());
-    Ok(match ending.map(str::to_ascii_lowercase).as_deref() {
+    Ok(match ending(args).as_deref() {
         Some("png") => "videoconvert ! pngenc snapshot=true".into(),
         Some("jpg" | "jpeg") => "videoconvert ! jpegenc quality=95 snapshot=true".into(),
         _ => {
@@ -118,6 +149,12 @@ pub fn run(args: &Args, json: bool) -> Result<ExitCode, Failure> {
     media::init()?;
     let mark = media::make("dmqimmark")?;
     mark.set_property("key-file", args.key.checked()?);
+    let picture = matches!(ending(args).as_deref(), Some("png" | "jpg" | "jpeg"));
+    let usual = match picture {
+        true => PresetArg::Picture,
+        false => PresetArg::Camvault,
+    };
+    args.preset.unwrap_or(usual).apply(&mark);
     let word = match (args.watermark, args.number) {
         (Some(word), _) => word,
         (None, Some(number)) => args.key.word(number)?,

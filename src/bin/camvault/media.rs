@@ -145,6 +145,24 @@ fn decoder(elements: &[&gst::Element]) -> Result<(Running, gst::Element), Failur
     Ok((pipeline, decode))
 }
 
+/// Whether the file is a single picture, by its first bytes.
+pub fn is_picture(file: &Path) -> Result<bool, Failure> {
+    let at = |e: std::io::Error| Failure::new(format!("{}: {e}", file.display()));
+    let mut head = Vec::new();
+    let opened = std::fs::File::open(file).map_err(at)?;
+    std::io::Read::read_to_end(&mut std::io::Read::take(opened, 12), &mut head).map_err(at)?;
+    let begins: [&[u8]; 6] = [
+        b"\x89PNG",
+        b"\xff\xd8\xff",
+        b"BM",
+        b"GIF8",
+        b"II*\0",
+        b"MM\0*",
+    ];
+    let webp = head.starts_with(b"RIFF") && head.ends_with(b"WEBP");
+    Ok(webp || begins.iter().any(|begin| head.starts_with(begin)))
+}
+
 /// Whether GStreamer knows how to take the file apart.
 pub fn is_media(file: &Path) -> Result<bool, Failure> {
     let pipeline = Running(gst::Pipeline::new());

@@ -62,11 +62,13 @@ pub fn run(args: &Args, json: bool) -> Result<ExitCode, Failure> {
     let mut files = Vec::new();
     let mut lines = Vec::new();
     for file in &args.files {
+        // A picture has no time.
+        let picture = media::is_picture(file)?;
         let mut hashes = Vec::new();
         for Seen { feature, at } in look(args, file, json)? {
             let phash = feature.phash;
             let distance = reference.iter().map(|r| r.distance(phash)).min();
-            let at = at.map(|at| at.nseconds());
+            let at = at.filter(|_| !picture).map(|at| at.nseconds());
             hashes.push(json!({
                 "phash": phash.to_string(), "time_ns": at, "distance": distance,
                 "luma_mean": feature.mean, "luma_deviation": feature.deviation,

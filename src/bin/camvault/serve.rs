@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: MPL-2.0
 use crate::common::Failure;
 use clap::ArgAction;
+use gstcamvault::gateway::{self, Cloud, Encoder};
+use gstcamvault::homomorphic::packed::DEFAULT_MODULUS_BITS;
 use gstcamvault::server::{self, Config, Role};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Run a vault, until SIGTERM.
@@ -16,7 +19,7 @@ pub struct Args {
     /// Address to listen on; port 0 takes a free one.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:7420")]
     listen: SocketAddr,
-    /// What this process does: metadata, storage, ttp (default: all three).
+    /// What this process does: metadata, storage, ttp (default: these three), gateway.
     #[arg(long, value_name = "ROLE", value_delimiter = ',', action = ArgAction::Append)]
     role: Vec<Role>,
     /// Address of the process that has the role storage, as clients reach it.
@@ -36,6 +39,28 @@ pub struct Args {
     /// default: any).
     #[arg(long = "name", value_name = "HOST:PORT")]
     names: Vec<String>,
+    /// Role gateway: address that takes sealed streams; port 0 takes a free one.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:7421")]
+    sealed_listen: SocketAddr,
+    /// Role gateway: the third party [default: this process, if it has that role].
+    #[arg(long, value_name = "URL")]
+    ttp: Option<String>,
+    /// Role gateway: the third party's registration token, where one is needed.
+    #[arg(long, value_name = "TOKEN", env = "CAMVAULT_TTP_TOKEN")]
+    ttp_token: Option<String>,
+    /// Role gateway: the vault to archive in [default: this process, if it has those roles].
+    #[arg(long, value_name = "URL")]
+    vault: Option<String>,
+    /// Role gateway: the vault's enrolment token, where one is needed.
+    #[arg(long, value_name = "TOKEN", env = "CAMVAULT_VAULT_TOKEN")]
+    vault_token: Option<String>,
+    /// Role gateway: how frames are archived: x264, lossless, or elements from raw video to a
+    /// parsed stream in the language of gst-launch.
+    #[arg(long, value_name = "ENCODER", default_value = "x264")]
+    encoder: Encoder,
+    /// Role gateway: bits of the Paillier key that is made at the first start: 2048, 3072 or 4096.
+    #[arg(long, value_name = "BITS", default_value_t = DEFAULT_MODULUS_BITS)]
+    paillier_bits: u32,
     /// Bytes of chunks that one owner may hold.
     #[arg(long, value_name = "BYTES")]
     quota: Option<u64>,
@@ -60,6 +85,46 @@ pub struct Args {
 }
 
 impl Args {
+    /// The gateway, if this process is one.
+    fn gateway(&self) -> Result<Option<Cloud>, Failure> {
+        if !self.role.contains(&Role::Gateway) {
+            return Ok(None);
+        }
+        let own = |roles: &[Role]| {
+            let has = roles.iter().all(|role| self.role.contains(role));
+            let scheme = if self.tls_cert.is_some() {
+                "https"
+            } else {
+                "http"
+            };
+            (has && self.listen.port() > 0).then(|| format!("{scheme}://{}", self.listen))
+        };
+        let needed = |option| {
+            move || {
+                Failure::usage(format!(
+                    "the role gateway needs {option}, unless this process has that role and --listen a port"
+                ))
+            }
+        };
+        let ttp = self.ttp.clone().or_else(|| own(&[Role::Ttp]));
+        let vault = self.vault.clone();
+        let vault = vault.or_else(|| own(&[Role::Metadata, Role::Storage]));
+        let settings = gateway::Settings {
+            ttp_token: self.ttp_token.clone(),
+            vault_token: self.vault_token.clone(),
+            encoder: self.encoder.clone(),
+            modulus_bits: self.paillier_bits,
+            ..gateway::Settings::new(
+                self.data.join("gateway"),
+                self.sealed_listen,
+                &ttp.ok_or_else(needed("--ttp"))?,
+                &vault.ok_or_else(needed("--vault"))?,
+            )
+        };
+        let cloud = Cloud::open(settings).map_err(|e| Failure::new(e.to_string()))?;
+        Ok(Some(cloud))
+    }
+
     fn config(self) -> Config {
         let mut config = Config::new(self.data);
         config.listen = self.listen;
@@ -86,7 +151,19 @@ pub fn run(args: Args) -> Result<ExitCode, Failure> {
         .enable_all()
         .build()
         .map_err(|e| Failure::new(e.to_string()))?;
-    let served = runtime.block_on(server::serve(args.config()));
+    let gateway = args.gateway()?;
+    let mut config = args.config();
+    if let Some(gateway) = &gateway {
+        config.gateway = Some(Arc::new(gateway.clone()));
+    }
+    let started = async || match &gateway {
+        None => Ok(None),
+        Some(gateway) => {
+            let address = gateway.start().await.map_err(|e| e.to_string())?;
+            Ok(Some(format!("sealed streams on {address}")))
+        }
+    };
+    let served = runtime.block_on(server::serve(config, started));
     served.map_err(|e| Failure::new(e.to_string()))?;
     Ok(ExitCode::SUCCESS)
 }

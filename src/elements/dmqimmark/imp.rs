@@ -13,6 +13,9 @@
  * group of pictures cost it many bits. Without `watermark` frames pass untouched and uncopied, unless
  * they bring one in a meta `CamvaultWatermark` (see `put_watermark`); without `key-file` they always do.
  *
+ * `preset=picture` is for single pictures: more and weaker marks, because nothing but the picture
+ * itself can be read. `dmqimdetect` needs the same preset.
+ *
  * Whoever knows watermark and key can read and remove the mark: `watermark` cannot be read back.
  *
  * ## Example

@@ -9,7 +9,7 @@
  * original back, sealed to the owner, with the frame's timestamp: store it beside the frames.
  *
  * Where a new ticket begins, the encoder behind is asked for a keyframe. A message
- * `camvault-segment` with `contract` (64 hexadecimal digits), `ticket` and `started` (Unix
+ * `camvault-ticket` with `contract` (64 hexadecimal digits), `ticket` and `started` (Unix
  * milliseconds, by the owner's clock) says so.
  *
  * Bytes of the stream may come in any portions.
@@ -269,7 +269,7 @@ impl DmQimOpen {
                 .build();
             self.src.push_event(event);
         }
-        let structure = gst::Structure::builder("camvault-segment")
+        let structure = gst::Structure::builder("camvault-ticket")
             .field("contract", hex(&opened.contract))
             .field("ticket", opened.ticket)
             .field("started", opened.started_ms)

@@ -6,7 +6,9 @@
  * every scene with an element message `camvault-phash`. Frames themselves pass untouched and
  * uncopied.
  *
- * The hash is that of Python's `ImageHash.phash` of the frame's luma as an 8-bit grey picture. The
+ * The hash is that of Python's `ImageHash.phash` of the frame's luma as an 8-bit grey picture.
+ * Luma is what the frame has: of a JPEG the Y that is in the file, where Pillow converts to RGB and
+ * back and may be 1 off in pixels, of RGB the weighted sum that Pillow's `convert("L")` makes. The
  * meta also has mean and standard deviation of the luma. Encoders and parsers pass it on, so that
  * it is there where the stream is stored.
  *

@@ -19,6 +19,12 @@ pub enum Preset {
         nick = "camvault"
     )]
     Camvault,
+    /// For single pictures.
+    #[enum_value(
+        name = "Picture: more and weaker marks, for single pictures that JPEG or a filter will change",
+        nick = "picture"
+    )]
+    Picture,
     /// The paper's.
     #[enum_value(
         name = "Paper: every low coefficient of every block, public dither; whoever knows the method can read and remove it",
@@ -31,6 +37,7 @@ impl Preset {
     fn settings(self) -> Settings {
         match self {
             Self::Camvault => Settings::default(),
+            Self::Picture => Settings::picture(),
             Self::Paper => Settings::paper(),
         }
     }
@@ -93,7 +100,7 @@ impl Properties {
                 .build(),
             glib::ParamSpecUInt::builder("step")
                 .nick("Step")
-                .blurb("Quantiser step in units of luma coefficients, a multiple of 4 (0 = the preset's: 100)")
+                .blurb("Quantiser step in units of luma coefficients, a multiple of 4 (0 = the preset's: 100, picture: 76)")
                 .maximum(1000)
                 .default_value(DEFAULT_STEP)
                 .mutable_playing()
@@ -113,14 +120,14 @@ impl Properties {
                 .build(),
             glib::ParamSpecDouble::builder("redundancy")
                 .nick("Redundancy")
-                .blurb("Marks per block of 8x8 pixels, in sixteenths (0 = the preset's: 0.125, in pictures below 4500 blocks 0.1875; paper: 20)")
+                .blurb("Marks per block of 8x8 pixels, in sixteenths (0 = the preset's: 0.125, in pictures below 4500 blocks 0.1875; picture: 0.3125; paper: 20)")
                 .maximum(64.0)
                 .default_value(DEFAULT_REDUNDANCY)
                 .mutable_playing()
                 .build(),
             glib::ParamSpecUInt::builder("layouts")
                 .nick("Layouts")
-                .blurb("Layouts of marks that take turns (0 = the preset's: 4, paper: 1)")
+                .blurb("Layouts of marks that take turns (0 = the preset's: 4, picture and paper: 1)")
                 .maximum(64)
                 .default_value(DEFAULT_LAYOUTS)
                 .mutable_playing()

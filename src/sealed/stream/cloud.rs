@@ -62,8 +62,8 @@ pub struct Opener {
     identity: Arc<Identity>,
     secret: Arc<SecretKey>,
     current: Option<Current>,
-    /// Stream and number of the segment that may come next.
-    next: Option<([u8; 16], u32)>,
+    /// Contract, stream and number of the segment that may come next.
+    next: Option<([u8; 32], [u8; 16], u32)>,
 }
 
 impl Opener {
@@ -109,9 +109,8 @@ impl Opener {
         if (ticket.width, ticket.height) != (video.width, video.height) {
             return Err(Error::Ticket("it is for frames of another size"));
         }
-        if let Some((stream, segment)) = self.next
-            && (stream, segment) != (*head.stream, head.segment)
-        {
+        let this = (*ticket.contract, *head.stream, head.segment);
+        if self.next.is_some_and(|next| next != this) {
             return Err(Error::Order("a segment is missing or comes again"));
         }
         let settings = contract.settings().ok_or(Error::Contract)?;
@@ -194,17 +193,13 @@ impl Opener {
                 if masked.len() != arrange::ciphertexts(&places) * bytes {
                     return Err(length);
                 }
-                let clear = masked
-                    .chunks_exact(bytes)
-                    .map(|c| {
-                        let clear = self.secret.decrypt(&self.secret.public().parse(c)?)?;
-                        // What overflows is the owner's doing, and may depend on a bit: it gets
-                        // another picture, and no answer.
-                        Ok(packing
-                            .unpack(&clear)
-                            .unwrap_or_else(|_| vec![0; packing.slots()]))
-                    })
-                    .collect::<Result<Vec<_>, Error>>()?;
+                let masked: Vec<&[u8]> = masked.chunks_exact(bytes).collect();
+                let masked = self.secret.public().parse_many(&masked)?;
+                let clear = self.secret.decrypt_many(&masked)?;
+                // What overflows is the owner's doing, and may depend on a bit: it gets another
+                // picture, and no answer.
+                let unpack = |clear| packing.unpack(clear).unwrap_or(vec![0; packing.slots()]);
+                let clear: Vec<Vec<i32>> = clear.iter().map(unpack).collect();
                 places
                     .iter()
                     .map(|&(ciphertext, slot)| clear[ciphertext][slot] as i16)
@@ -239,7 +234,8 @@ impl Opener {
         if end != expected {
             return Err(Error::Order("frames are missing at the end of a segment"));
         }
-        self.next = Some((*current.head.stream, current.head.segment + 1));
+        let next = current.head.segment + 1;
+        self.next = Some((current.contract, *current.head.stream, next));
         Ok(())
     }
 

@@ -19,7 +19,7 @@ pub use owner::{Agreement, Prepared, Sealer, Summary, Ticket};
 pub use remainder::{Remainder, RemainderReader};
 pub use restore::{Fit, Restorer, Unmask, signs};
 
-use crate::homomorphic;
+use crate::homomorphic::{self, ticket::packing};
 use crate::protocol::{DocumentError, Mode};
 
 /// Why a stream cannot be made or opened. Nothing of it depends on bits of the watermark.
@@ -74,14 +74,6 @@ fn ticket_ciphertexts(mode: Mode, key: &homomorphic::packed::PublicKey) -> Resul
         Mode::Oblivious => crate::watermark::BITS,
         Mode::Packed => homomorphic::ticket::PLANS * packing(key)?.slots(),
     })
-}
-
-/// Slots of packed frames.
-fn packing(
-    key: &homomorphic::packed::PublicKey,
-) -> Result<homomorphic::Packing, homomorphic::Error> {
-    use homomorphic::{DEFAULT_GUARD_BITS, DEFAULT_SLOT_BITS, Packing};
-    Packing::new(DEFAULT_SLOT_BITS, DEFAULT_GUARD_BITS, key.modulus_bits())
 }
 
 #[cfg(test)]

@@ -153,7 +153,8 @@ impl Prepared {
             Mode::Packed => {
                 let packing = packing(&agreement.key)?;
                 let plans = ticket.ciphertexts.chunks(packing.slots());
-                let tables = plans.map(|plan| SignTables::new(&agreement.key, plan));
+                let twice = |plan: &[Ciphertext]| [plan, plan].concat();
+                let tables = plans.map(|plan| SignTables::new(&agreement.key, &twice(plan)));
                 Cover::Slots {
                     packing,
                     tables: tables.collect::<Result<_, _>>()?,
@@ -346,24 +347,37 @@ impl Prepared {
         let count = arrange::ciphertexts(&places);
         let slots = packing.slots();
         let mut values = Zeroizing::new(vec![0i32; count * slots]);
-        // What is not marked is multiplied by a ticket and by its inverse.
-        let mut negative = Zeroizing::new([vec![false; count * slots], vec![true; count * slots]]);
-        for (i, (ciphertext, slot)) in places.into_iter().enumerate() {
-            let at = ciphertext * slots + slot;
-            values[at] = split.values[i].into();
-            let delta = split.deltas[i];
-            negative[0][at] = delta < 0;
-            negative[1][at] = delta <= 0;
+        // Tables have every ticket twice: what is not marked takes it once and its inverse once.
+        let mut negative = Zeroizing::new(vec![false; count * 2 * slots]);
+        for ciphertext in negative.chunks_exact_mut(2 * slots) {
+            ciphertext[slots..].fill(true);
         }
+        for (i, (ciphertext, slot)) in places.into_iter().enumerate() {
+            values[ciphertext * slots + slot] = split.values[i].into();
+            let delta = split.deltas[i];
+            let signs = &mut negative[ciphertext * 2 * slots..][..2 * slots];
+            signs[slot] = delta < 0;
+            signs[slots + slot] = delta <= 0;
+        }
+        let sums = values
+            .chunks_exact(slots)
+            .map(|values| packing.pack(values));
+        let sums = sums.collect::<Result<Vec<_>, _>>()?;
+        let items: Vec<_> = sums
+            .into_iter()
+            .zip(negative.chunks_exact(2 * slots))
+            .collect();
         let agreement = &self.agreement;
-        let mut out = Vec::with_capacity(count * agreement.key.ciphertext_bytes());
-        for (i, values) in values.chunks(slots).enumerate() {
-            let table = &tables[i % PLANS];
-            let [first, second] = [0, 1].map(|pass| &negative[pass][i * slots..][..slots]);
-            let sum = packing.pack(values)?;
-            let product = table.combine(&sum, first, &agreement.randomiser)?;
-            let product = table.multiply(product, second)?;
-            out.extend_from_slice(&agreement.key.to_bytes(&product));
+        let bytes = agreement.key.ciphertext_bytes();
+        let mut out = vec![0; count * bytes];
+        for (plan, table) in tables.iter().enumerate() {
+            let of_plan = |i: &usize| i % PLANS == plan;
+            let own: Vec<usize> = (0..count).filter(of_plan).collect();
+            let own_items: Vec<_> = own.iter().map(|&i| items[i].clone()).collect();
+            let made = table.combine_many(&own_items, &agreement.randomiser)?;
+            for (i, ciphertext) in own.into_iter().zip(made) {
+                out[i * bytes..][..bytes].copy_from_slice(&agreement.key.to_bytes(&ciphertext));
+            }
         }
         Ok(out)
     }

@@ -35,6 +35,7 @@ impl Drop for Stop {
 struct Compared {
     id: TicketId,
     issued_ms: u64,
+    retrieved_ms: Option<u64>,
     candidate: Candidate,
 }
 
@@ -114,6 +115,7 @@ fn leak(contract: &Contract, record: &ContractRecord, found: &Compared, finding:
         false_positive: finding.evidence.false_positive,
         registration: arbiter::describe(&finding.registration),
         deleted: record.deleted,
+        retrieved_ms: found.retrieved_ms,
     }
 }
 
@@ -158,6 +160,7 @@ async fn candidates(
         compared.push(Compared {
             id,
             issued_ms: ticket.issued_ms,
+            retrieved_ms: ticket.retrieved_ms,
             candidate: Candidate {
                 key: ticket.secret.key(),
                 settings,

@@ -30,7 +30,7 @@ type Answer<T> = Result<T, Refusal>;
 const WORK_WAIT: Duration = Duration::from_secs(10);
 /// Arbitrations at once: each may hold all of a suspect's frames.
 const ARBITRATIONS: usize = 2;
-/// Contracts whose tables for randomisers are kept; up to 2 MiB each.
+/// Contracts whose tables for randomisers are kept; up to half a MiB each.
 const KEPT: usize = 32;
 
 /// What the third party has.

@@ -3,9 +3,9 @@
 
 use super::contracts::CONTRACT_BYTES;
 use super::{Answer, TtpRole, asked, blocking, computing, gone};
-use crate::homomorphic::packed::{Encryptor, PublicKey};
+use crate::homomorphic::packed::Encryptor;
 use crate::homomorphic::retrieval::{Sign, masks, packed_masks};
-use crate::homomorphic::{DEFAULT_GUARD_BITS, DEFAULT_SLOT_BITS, Packing, ticket};
+use crate::homomorphic::ticket;
 use crate::identity::PublicId;
 use crate::protocol::{
     CloudMasks, Code, Contract, Features, Grant, Grants, MASKS_INFO, MAX_FEATURES, MAX_TICKETS,
@@ -92,11 +92,6 @@ pub async fn issue(
     }))
 }
 
-/// How packed tickets and masks lie in plaintexts.
-fn packing(key: &PublicKey) -> Answer<Packing> {
-    Packing::new(DEFAULT_SLOT_BITS, DEFAULT_GUARD_BITS, key.modulus_bits()).map_err(computing)
-}
-
 fn grant(
     role: &TtpRole,
     contract: &Contract,
@@ -107,7 +102,8 @@ fn grant(
     let (word, key) = (ticket.secret.word()?, encryptor.key());
     let ciphertexts = match ticket.mode {
         Mode::Oblivious => ticket::for_labels(encryptor, word),
-        Mode::Packed => ticket::for_slots(encryptor, &packing(key)?, word, contract.step),
+        Mode::Packed => ticket::packing(key)
+            .and_then(|packing| ticket::for_slots(encryptor, &packing, word, contract.step)),
     };
     let ciphertexts = ciphertexts.map_err(computing)?;
     let bytes: Vec<u8> = ciphertexts.iter().flat_map(|c| key.to_bytes(c)).collect();
@@ -181,9 +177,14 @@ pub async fn retrieve(
     let ticket = ticket.ok_or_else(|| Refusal::not_found("ticket"))?;
     let settings = contract.settings().ok_or(Error::Corrupt("contract"))?;
     let _work = role.work().await?;
-    let app = app.clone();
-    let masks = blocking(move || retrieval(app.ttp()?, &contract, &settings, &ticket, ask));
-    Ok(cbor(&masks.await?))
+    let own = app.clone();
+    let masks = blocking(move || retrieval(own.ttp()?, &contract, &settings, &ticket, ask)).await?;
+    match role.registry.retrieved(id, now_ms()).await? {
+        Reported::Done => Ok(cbor(&masks)),
+        Reported::Unknown => Err(Refusal::not_found("ticket")),
+        // Deleted meanwhile.
+        Reported::Conflict => Err(gone()),
+    }
 }
 
 fn retrieval(
@@ -235,7 +236,8 @@ fn retrieval(
             })?;
             let encryptor = role.encryptor(modulus, &contract.base_seed, &ask.contract);
             let encryptor = encryptor.map_err(|e| Refusal::malformed(e.to_string()))?;
-            let (key, packing) = (encryptor.key(), packing(encryptor.key())?);
+            let key = encryptor.key();
+            let packing = ticket::packing(key).map_err(computing)?;
             most(MAX_MASK_CIPHERTEXTS / coefficients.div_ceil(packing.slots()).max(1))?;
             let mask = |bytes: &minicbor::bytes::ByteVec| {
                 let signs = signs(bytes)?;
@@ -258,7 +260,7 @@ fn retrieval(
     });
     let masks = encode(&masks.sign::<CloudMasks>(&role.identity));
     let sealed = PublicId::from(&contract.cloud).seal(MASKS_INFO, &masks);
-    let seed = PublicId::from(&contract.owner).seal(SEED_INFO, &*ticket.secret.expose_seed());
+    let seed = PublicId::from(&contract.owner).seal(SEED_INFO, ticket.secret.expose_seed());
     Ok(Masks {
         pads,
         masks: sealed.map_err(unsealable)?.into(),

@@ -67,6 +67,8 @@ struct TicketRecord {
     /// [`TicketSecrets`].
     #[n(6)]
     sealed: ByteVec,
+    #[n(7)]
+    retrieved_ms: Option<u64>,
 }
 
 /// The end of the log of deletions.
@@ -105,6 +107,7 @@ impl TicketRecord {
             expires_ms: self.expires_ms,
             feature: self.feature,
             used: self.used,
+            retrieved_ms: self.retrieved_ms,
             secret: TicketSecrets::open(key, id, &self.sealed)?,
         })
     }
@@ -189,6 +192,7 @@ fn issue(tx: &mut Tx<'_>, key: &AeadKey, wanted: &Wanted) -> Result<Issued, Erro
             feature: wanted.feature,
             used: None,
             sealed: secret.seal(key, &id)?.into(),
+            retrieved_ms: None,
         };
         tx.put(Space::Tickets, ticket_key(&id), &record);
         tickets.push(Ticket {
@@ -199,6 +203,7 @@ fn issue(tx: &mut Tx<'_>, key: &AeadKey, wanted: &Wanted) -> Result<Issued, Erro
             expires_ms: wanted.expires_ms,
             feature: wanted.feature,
             used: None,
+            retrieved_ms: None,
             secret,
         });
     }
@@ -328,6 +333,25 @@ impl Registry for EmbeddedRegistry {
             self.seen_mut().add(id, hashes);
         }
         Ok(reported)
+    }
+
+    async fn retrieved(&self, id: TicketId, now: u64) -> Result<Reported, Error> {
+        let work = move |tx: &mut Tx<'_>| {
+            let contract: Option<ContractRecord> = tx.get(Space::Contracts, &id.0)?;
+            let record: Option<TicketRecord> = tx.get(Space::Tickets, &ticket_key(&id))?;
+            let (Some(contract), Some(mut record)) = (contract, record) else {
+                return Ok(Reported::Unknown);
+            };
+            if contract.deleted.is_some() {
+                return Ok(Reported::Conflict);
+            }
+            if record.retrieved_ms.is_none() {
+                record.retrieved_ms = Some(now);
+                tx.put(Space::Tickets, ticket_key(&id), &record);
+            }
+            Ok(Reported::Done)
+        };
+        self.engine.write(Needs::Room, work).await
     }
 
     async fn near(

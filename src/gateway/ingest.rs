@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Sealed streams from the network into the vault: a pipeline for each connection.
+
+use super::{Inner, STREAMS, lock, new_name, write_whole};
+use crate::store::unhex;
+use gst::prelude::*;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long what was taken may take to reach the vault after a stream has failed.
+const LAST_WORDS: Duration = Duration::from_secs(30);
+
+/// Takes connections until the process ends.
+pub fn listen(inner: &Arc<Inner>, listener: &TcpListener) {
+    loop {
+        match listener.accept() {
+            Ok((stream, peer)) => {
+                let inner = inner.clone();
+                if lock(&inner.live).len() >= STREAMS {
+                    eprintln!("camvault: gateway: {peer}: too many streams at once: closed");
+                    continue;
+                }
+                std::thread::spawn(move || {
+                    if let Err(why) = archive(&inner, &stream) {
+                        eprintln!("camvault: gateway: {peer}: {why}");
+                    }
+                });
+            }
+            Err(e) => {
+                eprintln!("camvault: gateway: no connection taken: {e}");
+                std::thread::sleep(Duration::from_secs(1));
+            }
+        }
+    }
+}
+
+/// A stream's place among the live ones.
+struct Live<'a> {
+    inner: &'a Inner,
+    name: String,
+    stop: Arc<AtomicBool>,
+}
+
+impl<'a> Live<'a> {
+    fn new(inner: &'a Inner, name: String) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        lock(&inner.live).insert(name.clone(), stop.clone());
+        Self { inner, name, stop }
+    }
+}
+
+impl Drop for Live<'_> {
+    fn drop(&mut self) {
+        lock(&self.inner.live).remove(&self.name);
+    }
+}
+
+struct Running(gst::Element);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.set_state(gst::State::Null);
+    }
+}
+
+fn archive(inner: &Arc<Inner>, stream: &TcpStream) -> Result<(), String> {
+    let text = |e: &dyn std::fmt::Display| e.to_string();
+    let name = new_name().map_err(|e| text(&e))?;
+    let live = Live::new(inner, name.clone());
+    // A connection that is dead without saying so ends its stream some day.
+    stream
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .map_err(|e| text(&e))?;
+    let description = format!(
+        "fdsrc name=in ! application/x-dmqim-sealed ! dmqimopen name=open \
+         open.src ! queue ! {} ! rcededuppay ! dedupsink name=out \
+         open.remainder ! queue ! rcededuppay ! out.",
+        inner.settings.encoder.description()
+    );
+    let pipeline = Running(gst::parse::launch(&description).map_err(|e| text(&e))?);
+    let bin = pipeline.0.downcast_ref::<gst::Bin>();
+    let element = |name| {
+        let found = bin.and_then(|bin| bin.by_name(name));
+        found.ok_or_else(|| format!("the pipeline has no element {name}"))
+    };
+    element("in")?.set_property("fd", stream.as_raw_fd());
+    let open = element("open")?;
+    open.set_property("key-file", inner.path("gateway.paillier"));
+    open.set_property("identity", inner.path("gateway.identity"));
+    open.set_property("contracts", inner.path("contracts"));
+    let out = element("out")?;
+    let uri = inner.recording(&name).map_err(|e| text(&e))?;
+    out.set_property("uri", uri.to_string());
+    out.set_property("identity", inner.path("gateway.identity"));
+    run(inner, &pipeline, &live)
+}
+
+/// Runs to the end of the stream. After an error what was taken before still reaches the vault.
+fn run(inner: &Inner, pipeline: &Running, live: &Live<'_>) -> Result<(), String> {
+    let bus = pipeline.0.bus().ok_or("the pipeline has no bus")?;
+    let started = pipeline.0.set_state(gst::State::Playing);
+    let mut failure: Option<(String, Instant)> = None;
+    loop {
+        if live.stop.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let message = bus.timed_pop(gst::ClockTime::from_mseconds(200));
+        if let Some((why, since)) = &failure
+            && since.elapsed() > LAST_WORDS
+        {
+            return Err(why.clone());
+        }
+        let Some(message) = message else {
+            if started.is_err() {
+                return Err("the pipeline did not start".into());
+            }
+            continue;
+        };
+        match message.view() {
+            gst::MessageView::Eos(_) => {
+                return failure.map_or(Ok(()), |(why, _)| Err(why));
+            }
+            gst::MessageView::Error(e) => {
+                let why = e.error().to_string();
+                let of_vault = e.src().is_some_and(|src| src.name() == "out");
+                if of_vault || started.is_err() {
+                    return Err(why);
+                }
+                if failure.is_none() {
+                    failure = Some((why, Instant::now()));
+                }
+            }
+            gst::MessageView::Warning(w) => eprintln!("camvault: gateway: {}", w.error()),
+            gst::MessageView::Element(e) => {
+                if let Some(structure) = e.structure()
+                    && structure.name() == "camvault-ticket"
+                {
+                    note(inner, &live.name, structure)?;
+                }
+            }
+            _ => (),
+        }
+    }
+}
+
+/// Lists the archive under its contract.
+fn note(inner: &Inner, name: &str, structure: &gst::StructureRef) -> Result<(), String> {
+    let contract = structure.get::<&str>("contract").ok();
+    let contract = contract
+        .and_then(unhex)
+        .ok_or("a segment without a contract")?;
+    let dir = inner.archive_dir(&contract);
+    let file = dir.join(name);
+    if file.exists() {
+        return Ok(());
+    }
+    let started: u64 = structure.get("started").map_err(|e| e.to_string())?;
+    let write = |file: &Path| {
+        std::fs::create_dir_all(&dir)?;
+        write_whole(file, format!("{started}\n").as_bytes())
+    };
+    write(&file).map_err(|e| format!("{}: {e}", file.display()))
+}

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The cloud: sealed streams into its vault, and back to their owner without the mark.
+
+mod common;
+#[path = "common/parties.rs"]
+mod parties;
+
+use common::{Pipeline, Place};
+use gstcamvault::gateway::{Cloud, Encoder, Settings};
+use gstcamvault::protocol::*;
+use gstcamvault::sealed::stream::Remainder;
+use gstcamvault::server::{Gateway, GatewayError, Messages};
+use parties::Parties;
+use std::path::PathBuf;
+use std::time::Duration;
+
+const LONG: Duration = Duration::from_secs(180);
+const SCENE: &str = "videotestsrc pattern=zone-plate kx2=6 ky2=4 kt=2 num-buffers=40 \
+    ! video/x-raw,format=I420,width=320,height=240,framerate=20/1";
+
+struct World {
+    place: Place,
+    parties: Parties,
+    cloud: Cloud,
+    port: u16,
+}
+
+impl World {
+    fn new(encoder: Encoder) -> Self {
+        let place = Place::new();
+        let url = place.vault.url.clone();
+        let mut settings = Settings::new(
+            place.vault.dir.path().join("gateway"),
+            ([127, 0, 0, 1], 0).into(),
+            &url,
+            &url,
+        );
+        settings.encoder = encoder;
+        settings.modulus_bits = 2048;
+        let cloud = Cloud::open(settings).unwrap();
+        let address = place.vault.block(cloud.start()).unwrap();
+        let parties = place.vault.block(Parties::with(&url, &cloud, 1000));
+        Self {
+            place,
+            parties,
+            cloud,
+            port: address.port(),
+        }
+    }
+
+    fn caller(&self) -> [u8; 32] {
+        self.parties.owner.identity().public().sign
+    }
+
+    /// Sends a clip; its raw frames are in the file.
+    fn send(&self) -> PathBuf {
+        let raw = self.parties.file("raw");
+        Pipeline::launch(&format!(
+            "{SCENE} ! tee name=t ! queue ! filesink location={} \
+             t. ! queue ! {} ! tcpclientsink host=127.0.0.1 port={}",
+            raw.display(),
+            self.parties.mark(),
+            self.port
+        ))
+        .run(LONG)
+        .unwrap();
+        raw
+    }
+
+    /// The archive, when it is complete.
+    fn archive(&self) -> Archive {
+        for _ in 0..600 {
+            let list = self.cloud.archives(self.caller(), self.parties.agreed.id);
+            let list = self.place.vault.block(list).unwrap();
+            if let Some(archive) = list.archives.into_iter().find(|a| !a.live) {
+                return archive;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        panic!("nothing was archived");
+    }
+
+    fn all(&self, mut messages: Messages) -> Result<Vec<Vec<u8>>, GatewayError> {
+        self.place.vault.block(async {
+            let mut out = Vec::new();
+            while let Some(message) = messages.recv().await {
+                out.push(message?);
+            }
+            Ok(out)
+        })
+    }
+
+    fn remainders(&self, archive: &str) -> Vec<(u64, Remainder)> {
+        let stored = self
+            .cloud
+            .remainders(self.caller(), self.parties.agreed.id, archive.into());
+        let stored = self.all(self.place.vault.block(stored).unwrap()).unwrap();
+        let read = |message: &Vec<u8>| {
+            let stored: StoredRemainder = decode(message).unwrap();
+            (stored.pts, decode(&stored.remainder).unwrap())
+        };
+        stored.iter().map(read).collect()
+    }
+}
+
+#[test]
+fn a_stream_is_archived_with_the_owners_remainders() {
+    let world = World::new(Encoder::Lossless);
+    world.send();
+    let archive = world.archive();
+    let remainders = world.remainders(&archive.name);
+    assert_eq!(remainders.len(), 40);
+    for (n, (pts, remainder)) in remainders.iter().enumerate() {
+        assert_eq!(*pts, n as u64 * 50_000_000);
+        assert_eq!(
+            (remainder.ticket, remainder.frame),
+            (n as u64 / 20, n as u64 % 20)
+        );
+    }
+    let stranger = [1; 32];
+    let id = world.parties.agreed.id;
+    let list = world.place.vault.block(world.cloud.archives(stranger, id));
+    assert!(matches!(list, Err(GatewayError::NotFound(_))));
+    world
+        .place
+        .vault
+        .block(world.cloud.forget(world.caller(), id))
+        .unwrap();
+    assert_eq!(world.place.vault.stats().chunks, 0, "nothing is left");
+}
