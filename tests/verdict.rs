@@ -8,7 +8,7 @@ mod parties;
 
 use common::serve::Program;
 use common::{Pipeline, camvault, ffmpeg};
-use gstcamvault::identity::PublicId;
+use gstcamvault::identity::{Identity, PublicId};
 use gstcamvault::protocol::{Contract, Signed, Verdict};
 use parties::Parties;
 use serde_json::Value;
@@ -99,22 +99,28 @@ fn a_leaked_clip_is_named_and_the_verdict_stands_before_a_judge() {
     for name in ["verdict.json", "suspect.png", "bits.svg", "contract.signed"] {
         assert!(left(name).metadata().unwrap().len() > 100, "{name}");
     }
-    let json: Value = serde_json::from_slice(&std::fs::read(left("verdict.json")).unwrap()).unwrap();
+    let json: Value =
+        serde_json::from_slice(&std::fs::read(left("verdict.json")).unwrap()).unwrap();
     assert_eq!(json, said);
     let report = std::fs::read_to_string(left("report.html")).unwrap();
-    assert!(report.contains(&id) && report.contains("suspect.png"), "{report}");
+    assert!(
+        report.contains(&id) && report.contains("suspect.png"),
+        "{report}"
+    );
 
     // A judge.
     let verdict = left("verdict.signed").display().to_string();
     let named = left("contract.signed").display().to_string();
     let leak = world.at("leak.mp4");
     let all = ["--ttp-id", &ttp_id, "--contract", &named, "--file", &leak];
-    let check = |file: &str, more: &[&str]| {
-        camvault(&[&["verdict", "check", file][..], more].concat())
-    };
+    let check =
+        |file: &str, more: &[&str]| camvault(&[&["verdict", "check", file][..], more].concat());
     let (code, said) = check(&verdict, &all);
     assert_eq!((code, &said["leak"]["contract"]), (0, &id.as_str().into()));
-    assert_eq!(check(&verdict, &["--ttp-id", &ttp_id, "--contract", &contract]).0, 0);
+    assert_eq!(
+        check(&verdict, &["--ttp-id", &ttp_id, "--contract", &contract]).0,
+        0
+    );
     let other = world.parties.owner.identity().public().to_string();
     assert_eq!(check(&verdict, &["--ttp-id", &other]).0, 3);
     let innocent = world.at("innocent.mp4");
@@ -141,16 +147,22 @@ fn a_leaked_clip_is_named_and_the_verdict_stands_before_a_judge() {
         assert_eq!(check(&file, &["--ttp-id", &ttp_id]).0, 3);
     }
     // Another contract of the same parties is not the one that is named.
+    let cloud = Identity::load(&world.parties.file("cloud.id")).unwrap();
     let mut contract: Contract = world.parties.agreed.signed.unverified().unwrap();
     contract.created_ms += 1;
     let signed = Signed::new(&contract)
         .sign::<Contract>(world.parties.owner.identity())
-        .sign::<Contract>(world.parties.cloud.identity());
+        .sign::<Contract>(&cloud);
     let runtime = gstcamvault::client::runtime().unwrap();
-    let second = runtime.block_on(world.parties.owner.contract(signed)).unwrap();
+    let second = runtime
+        .block_on(world.parties.owner.contract(signed))
+        .unwrap();
     let file = world.at("second.contract");
     std::fs::write(&file, second.signed.to_text::<Contract>()).unwrap();
-    assert_eq!(check(&verdict, &["--ttp-id", &ttp_id, "--contract", &file]).0, 3);
+    assert_eq!(
+        check(&verdict, &["--ttp-id", &ttp_id, "--contract", &file]).0,
+        3
+    );
 
     // No verdict is overwritten, and nobody else is taken for the third party.
     assert_eq!(world.arbitrate("leak.mp4", "leak", &[]).0, 1);
@@ -178,8 +190,14 @@ fn a_leaked_clip_is_named_and_the_verdict_stands_before_a_judge() {
     let left = |name: &str| world.parties.file("innocent").join(name);
     assert!(left("report.html").exists() && !left("contract.signed").exists());
     let verdict = left("verdict.signed").display().to_string();
-    assert_eq!(check(&verdict, &["--ttp-id", &ttp_id, "--file", &innocent]).0, 0);
-    assert_eq!(check(&verdict, &["--ttp-id", &ttp_id, "--contract", &named]).0, 3);
+    assert_eq!(
+        check(&verdict, &["--ttp-id", &ttp_id, "--file", &innocent]).0,
+        0
+    );
+    assert_eq!(
+        check(&verdict, &["--ttp-id", &ttp_id, "--contract", &named]).0,
+        3
+    );
 
     // What is no video, and nobody there.
     std::fs::write(world.at("text.mp4"), "nothing to see").unwrap();
@@ -205,6 +223,9 @@ fn paillier_keys_are_files_of_their_user_alone() {
     let other = dir.path().join("small").display().to_string();
     let small = ["keygen", "--paillier", "--bits", "1024", "--out", &other];
     assert_eq!(camvault(&small).0, 1);
-    assert_eq!(camvault(&["keygen", "--bits", "2048", "--out", &other]).0, 2);
+    assert_eq!(
+        camvault(&["keygen", "--bits", "2048", "--out", &other]).0,
+        2
+    );
     assert!(!Path::new(&other).exists());
 }

@@ -403,7 +403,9 @@ impl Retrieval<'_> {
         if answered != mode {
             return Err(Failure::new("the gateway answers in another mode"));
         }
-        if *self.video.get_or_insert(video) != video {
+        let shape = |video: &Video| (video.width, video.height, video.chroma);
+        let video = *self.video.get_or_insert(video);
+        if shape(&video) != shape(&frames.head().video) {
             return Err(Failure::new(
                 "the frames' format changes in the middle of the archive: take the parts with --from and --to",
             ));
