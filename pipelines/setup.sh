@@ -104,7 +104,7 @@ camvault_build() {
     camvault_install
     camvault_need_rust "$1"
     say "Building"
-    cargo build --locked --release --bins --lib --example camera
+    [ -n "${CAMVAULT_SKIP_BUILD:-}" ] || cargo build --locked --release --bins --lib --example camera
     target=${CARGO_TARGET_DIR:-$1/target}
     camvault_environment "$target" release
     PATH=$target/release:$PATH

@@ -95,7 +95,10 @@ impl Player {
             return Err(self.why());
         }
         if let Some(at) = at.filter(|&at| at > 0) {
-            let flags = gst::SeekFlags::FLUSH | gst::SeekFlags::ACCURATE;
+            // From the keyframe before: an accurate seek would show the frame that was there at
+            // that moment, cut to begin then, in place of the one that is wanted.
+            let flags =
+                gst::SeekFlags::FLUSH | gst::SeekFlags::KEY_UNIT | gst::SeekFlags::SNAP_BEFORE;
             let at = gst::ClockTime::from_nseconds(at.saturating_sub(TOLERANCE));
             self.pipeline.seek_simple(flags, at).map_err(failed)?;
         }

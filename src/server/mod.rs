@@ -160,10 +160,9 @@ pub async fn serve(
     let server = Server::start(config).await?;
     let more = started().await.map_err(Error::Started)?;
     let mut out = std::io::stdout();
-    writeln!(out, "listening on {}", server.url())?;
-    if let Some(more) = more {
-        writeln!(out, "{more}")?;
-    }
+    // At once: who reads but the first line may be gone before the second.
+    let more = more.map_or(String::new(), |more| format!("{more}\n"));
+    out.write_all(format!("listening on {}\n{more}", server.url()).as_bytes())?;
     out.flush()?;
     tokio::select! {
         _ = term.recv() => (),

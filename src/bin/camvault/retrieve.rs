@@ -13,7 +13,7 @@ use gstcamvault::protocol::{
     Agreed, Archive, GatewayRetrieval, Mode, Moment, RetrievalRequest, StoredRemainder, Video,
     decode,
 };
-use gstcamvault::sealed::stream::{Fit, Remainder, RemainderReader, Restorer, Unmask, signs};
+use gstcamvault::sealed::stream::{Remainder, RemainderReader, Restorer, Unmask, signs};
 use serde_json::json;
 use std::fs::File;
 use std::io::{BufReader, BufWriter, ErrorKind, Read, Seek as _, Write};
@@ -27,9 +27,9 @@ use std::sync::Arc;
 /// From a lossless archive frames come back bit for bit, else up to the archive's codec. The ending of
 /// the new file chooses its kind: y4m (raw frames), or mkv, mp4, ts (H.264, lossless).
 ///
-/// Every frame is compared with what its owner has kept of it, the remainders of its marks: a frame
-/// that was changed or compressed does not fit them. What has no marks (colour, single blocks) cannot be
-/// checked so, and frames missing at the end of a ticket are not noticed.
+/// Every frame is compared with the digest that its owner has kept of it, sealed, so that any change shows;
+/// but compression is a change too, and says nothing of what else was done to a frame. That frames are
+/// missing shows within a ticket, not at its end.
 #[derive(clap::Args)]
 pub struct Args {
     /// The gateway, http://HOST:PORT.
@@ -64,8 +64,8 @@ pub struct Args {
     /// Bits of the Paillier key that --mode packed makes: 2048, 3072 or 4096.
     #[arg(long, value_name = "BITS", default_value_t = DEFAULT_MODULUS_BITS)]
     bits: u32,
-    /// Stop with exit code 3 at a frame that does not fit what its owner has kept of it: for
-    /// archives that are lossless.
+    /// Stop with exit code 3 at a frame that is not the original bit for bit: for archives that are
+    /// lossless.
     #[arg(long)]
     exact: bool,
 }
@@ -146,18 +146,15 @@ pub fn run(args: &Args, json: bool) -> Result<ExitCode, Failure> {
         retrieval.sheet.finish()
     })?;
     bar.finish_and_clear();
-    let share = found.wrong as f64 / found.marks.max(1) as f64;
     let object = json!({
         "archive": archive.name, "file": out, "bytes": bytes, "frames": found.frames,
-        "fitting_frames": found.fitting, "marks": found.marks, "wrong_marks": found.wrong,
+        "exact_frames": found.exact,
     });
     print(json, object, || {
-        let fit = match found.frames - found.fitting {
-            0 => "all of them fit what their owner has kept".to_owned(),
+        let fit = match found.frames - found.exact {
+            0 => "every one is the original, bit for bit".to_owned(),
             others => format!(
-                "{others} of them do not fit what their owner has kept ({:.1} % of all marks): the archive \
-                 is compressed, or was changed",
-                100.0 * share
+                "{others} of them are not the originals bit for bit: the archive is compressed, or was changed"
             ),
         };
         format!(
@@ -273,6 +270,7 @@ fn next(file: &mut impl Read) -> Result<Option<(u64, Remainder)>, Failure> {
 struct Wanted {
     pts: u64,
     remainders: Vec<Option<i8>>,
+    digest: [u8; 32],
 }
 
 /// The ticket whose remainders are read.
@@ -286,9 +284,7 @@ struct Current {
 #[derive(Default)]
 struct Found {
     frames: u64,
-    fitting: u64,
-    marks: usize,
-    wrong: usize,
+    exact: u64,
 }
 
 struct Retrieval<'a> {
@@ -335,7 +331,11 @@ impl Retrieval<'_> {
             current.next += 1;
             let remainders = current.reader.open(&remainder).map_err(sealed)?;
             if span.contains(&pts) {
-                self.batch.push(Wanted { pts, remainders });
+                self.batch.push(Wanted {
+                    pts,
+                    remainders,
+                    digest: *current.reader.digest(),
+                });
             }
             if self.batch.len() >= self.most()? {
                 self.flush()?;
@@ -403,7 +403,9 @@ impl Retrieval<'_> {
         if answered != mode {
             return Err(Failure::new("the gateway answers in another mode"));
         }
-        if *self.video.get_or_insert(video) != video {
+        let shape = |video: &Video| (video.width, video.height, video.chroma);
+        let video = *self.video.get_or_insert(video);
+        if shape(&video) != shape(&frames.head().video) {
             return Err(Failure::new(
                 "the frames' format changes in the middle of the archive: take the parts with --from and --to",
             ));
@@ -422,17 +424,17 @@ impl Retrieval<'_> {
                 &frame.sums,
                 &wanted.remainders,
             );
-            let (picture, fit) = restored.map_err(sealed)?;
+            let picture = restored.map_err(sealed)?;
             self.sheet.frame(&video, picture, wanted.pts)?;
-            count(&mut self.found, fit);
-            if self.args.exact && fit.wrong > 0 {
+            let exact = picture.digest() == wanted.digest;
+            self.found.frames += 1;
+            self.found.exact += u64::from(exact);
+            if self.args.exact && !exact {
                 return Err(Failure::new(format!(
-                    "frame {} (at {}) does not fit what its owner has kept: {} of {} marks are others; \
-                     the archive is compressed, or was changed",
+                    "frame {} (at {}) is not the original bit for bit: the archive is compressed, or \
+                     was changed",
                     self.found.frames,
-                    common::seconds(wanted.pts),
-                    fit.wrong,
-                    fit.marks
+                    common::seconds(wanted.pts)
                 ))
                 .with_code(NOT_VERIFIED));
             }
@@ -443,11 +445,4 @@ impl Retrieval<'_> {
         self.restorer = Some((ticket, restorer));
         Ok(())
     }
-}
-
-fn count(found: &mut Found, fit: Fit) {
-    found.frames += 1;
-    found.fitting += u64::from(fit.wrong == 0);
-    found.marks += fit.marks;
-    found.wrong += fit.wrong;
 }

@@ -17,7 +17,7 @@ mod restore;
 pub use cloud::{Opened, Opener};
 pub use owner::{Agreement, Prepared, Sealer, Summary, Ticket};
 pub use remainder::{Remainder, RemainderReader};
-pub use restore::{Fit, Restorer, Unmask, signs};
+pub use restore::{Restorer, Unmask, signs};
 
 use crate::homomorphic::{self, ticket::packing};
 use crate::protocol::{DocumentError, Mode};

@@ -275,9 +275,10 @@ impl Sealer {
         let number = current.frames;
         let split = current.splitter.split(picture, number == 0)?;
         let masked = current.prepared.cover(number, &split)?;
-        let remainder = current
-            .remainders
-            .seal(number, &split.remainders, Split::NONE)?;
+        let remainder =
+            current
+                .remainders
+                .seal(number, &split.remainders, Split::NONE, &picture.digest())?;
         let mut body = message::join_parts([&split.rest, &masked, &remainder]);
         let header = FrameHeader {
             number,

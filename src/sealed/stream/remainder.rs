@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What the owner must have kept to get the original back: x − q_0(x) of every mark, sealed to
-//! itself. The cloud stores it beside the frame.
+//! What the owner must have kept to get the original back: x − q_0(x) of every mark, and the digest
+//! of the original, by which it knows that it has it. Sealed to itself; the cloud stores it beside
+//! the frame.
 
 use super::Error;
 use crate::identity::{AeadKey, Identity};
@@ -63,7 +64,14 @@ impl Writer {
     }
 
     /// `none` stands for marks that were not put in; all others fit a byte.
-    pub fn seal(&mut self, frame: u64, remainders: &[i16], none: i16) -> Result<Vec<u8>, Error> {
+    /// `digest` is the picture's ([`Picture::digest`](super::super::Picture::digest)).
+    pub fn seal(
+        &mut self,
+        frame: u64,
+        remainders: &[i16],
+        none: i16,
+        digest: &[u8; 32],
+    ) -> Result<Vec<u8>, Error> {
         let byte = |&value: &i16| match value == none {
             true => NONE,
             false => value as i8 as u8,
@@ -76,7 +84,7 @@ impl Writer {
             .map(|(now, before)| now.wrapping_sub(*before))
             .collect();
         self.last = bytes;
-        let mut packed = ZlibEncoder::new(Vec::new(), Compression::fast());
+        let mut packed = ZlibEncoder::new(digest.to_vec(), Compression::fast());
         // Writing to a Vec has no error.
         let packed = packed
             .write_all(&change)
@@ -92,6 +100,7 @@ pub struct RemainderReader {
     key: AeadKey,
     contract: [u8; 32],
     last: Vec<u8>,
+    digest: [u8; 32],
 }
 
 impl RemainderReader {
@@ -101,6 +110,7 @@ impl RemainderReader {
             key: key(identity, &contract),
             contract,
             last: vec![0; marks],
+            digest: [0; 32],
         }
     }
 
@@ -108,17 +118,18 @@ impl RemainderReader {
     /// [`RemainderReader::open`] then takes `first` as well. There are at most `most`.
     pub fn begin(identity: &Identity, first: &Remainder, most: usize) -> Result<Self, Error> {
         let mut reader = Self::new(identity, *first.contract, 0);
-        let change = reader.unpack(first, most)?;
+        let (_, change) = reader.unpack(first, most)?;
         reader.last = vec![0; change.len()];
         Ok(reader)
     }
 
     /// x − q_0(x) of each mark, in the layout's order; `None` where there is none.
     pub fn open(&mut self, remainder: &Remainder) -> Result<Vec<Option<i8>>, Error> {
-        let change = self.unpack(remainder, self.last.len())?;
+        let (digest, change) = self.unpack(remainder, self.last.len())?;
         if change.len() != self.last.len() {
             return Err(Error::Form("remainders of another length"));
         }
+        self.digest = digest;
         for (last, change) in self.last.iter_mut().zip(change) {
             *last = last.wrapping_add(change);
         }
@@ -126,18 +137,27 @@ impl RemainderReader {
         Ok(self.last.iter().map(value).collect())
     }
 
-    /// What has changed since the frame before: at most `most` bytes.
-    fn unpack(&self, remainder: &Remainder, most: usize) -> Result<Vec<u8>, Error> {
+    /// Digest of the original frame ([`Picture::digest`](super::super::Picture::digest)) whose
+    /// remainders were opened last.
+    pub fn digest(&self) -> &[u8; 32] {
+        &self.digest
+    }
+
+    /// The digest, and what has changed since the frame before: at most `most` bytes.
+    fn unpack(&self, remainder: &Remainder, most: usize) -> Result<([u8; 32], Vec<u8>), Error> {
         if *remainder.contract != self.contract {
             return Err(Error::Changed);
         }
         let context = context(&self.contract, remainder.ticket, remainder.frame);
         let packed = self.key.open(&context, &remainder.sealed);
         let packed = packed.map_err(|_| Error::Changed)?;
+        let (digest, packed) = packed
+            .split_first_chunk()
+            .ok_or(Error::Form("remainders without a digest"))?;
         let mut change = Vec::new();
-        let mut unpack = ZlibDecoder::new(packed.as_slice()).take(most as u64 + 1);
+        let mut unpack = ZlibDecoder::new(packed).take(most as u64 + 1);
         match unpack.read_to_end(&mut change) {
-            Ok(length) if length <= most => Ok(change),
+            Ok(length) if length <= most => Ok((*digest, change)),
             _ => Err(Error::Form("remainders of another length")),
         }
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The owner's side of a retrieval: from what cloud and third party give back to the original.
 
-use super::super::{Geometry, Joiner, Picture, Split, Splitter};
+use super::super::{Geometry, Joiner, Picture};
 use super::{Error, packing};
 use crate::homomorphic::packed::SecretKey;
 use crate::homomorphic::retrieval::{self, Sign};
@@ -67,21 +67,10 @@ pub fn signs(remainders: &[Option<i8>]) -> Vec<Sign> {
     remainders.iter().map(sign).collect()
 }
 
-/// How many marks of a restored frame are as the owner made them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Fit {
-    /// Marks.
-    pub marks: usize,
-    /// Those whose remainder in the restored frame is not the one that the owner has kept: none if
-    /// the archive is lossless and nobody has changed it.
-    pub wrong: usize,
-}
-
 /// Restores the frames of one ticket.
 pub struct Restorer {
     geometry: Geometry,
     joiner: Joiner,
-    splitter: Splitter,
     /// Of each mark.
     positions: Vec<usize>,
     count: usize,
@@ -99,14 +88,13 @@ impl Restorer {
         Ok(Self {
             geometry,
             joiner: Joiner::new(geometry, &settings.classes)?,
-            splitter: Splitter::new(geometry, settings, Some(&layout))?,
             positions: positions.collect::<Option<_>>().ok_or(Error::Contract)?,
             count: geometry.candidates(settings.classes.len()),
         })
     }
 
-    /// Frame number `frame` of a request, from its rest, its sums and the owner's remainders, and
-    /// how well it fits them.
+    /// Frame number `frame` of a request, from its rest, its sums and the owner's remainders.
+    /// Whether it is the original shows its [digest](Picture::digest).
     pub fn restore(
         &mut self,
         unmask: &Unmask,
@@ -114,7 +102,7 @@ impl Restorer {
         rest: &[u8],
         sums: &[u8],
         remainders: &[Option<i8>],
-    ) -> Result<(&Picture, Fit), Error> {
+    ) -> Result<&Picture, Error> {
         if remainders.len() != self.positions.len() {
             return Err(Error::Form("remainders of frames of another size"));
         }
@@ -128,18 +116,7 @@ impl Restorer {
             // What builds on another frame would show that one's marks.
             return Err(Error::Form("a frame that is not whole"));
         }
-        let picture = self.joiner.join(&values)?;
-        let again = self.splitter.split(picture, true)?;
-        let wrong = again.remainders.iter().zip(remainders);
-        // Which marks have room is decided anew here, and otherwise where a block had stood still.
-        let wrong = wrong.filter(|&(&now, kept)| {
-            now != Split::NONE && kept.is_some_and(|kept| i16::from(kept) != now)
-        });
-        let fit = Fit {
-            marks: remainders.len(),
-            wrong: wrong.count(),
-        };
-        Ok((picture, fit))
+        Ok(self.joiner.join(&values)?)
     }
 
     /// The frames' geometry.

@@ -314,3 +314,84 @@ fn what_was_changed_replayed_or_meant_for_others_is_refused() {
         Err(Error::Document(_))
     ));
 }
+
+/// What a cloud sends of a marked picture, and what takes the masks off.
+fn retrieved(
+    mode: Mode,
+    marked: &Picture,
+    layout: &Layout,
+    signs: &[Sign],
+) -> (Unmask, Vec<u8>, Vec<u8>) {
+    let settings = WORLD.contract.settings().unwrap();
+    let mut splitter = Splitter::new(marked.geometry(), &settings, None).unwrap();
+    let split = splitter.split(marked, true).unwrap();
+    match mode {
+        Mode::Oblivious => {
+            let seed = [9; 32];
+            let masks = retrieval::masks(&seed, 3, &settings, SIZE, layout, WORD, signs).unwrap();
+            let sums = retrieval::add(&split.values, &masks).unwrap();
+            (Unmask::Pads(seed.into()), split.rest.clone(), sums)
+        }
+        Mode::Packed => {
+            // Any key does.
+            let secret = WORLD.secret.clone();
+            let key = secret.public();
+            let base = Base::derive(key, &[1; 32], &WORLD.id());
+            let randomiser = Randomiser::new(key, &base, TICKET_EXPONENT_BITS).unwrap();
+            let (encryptor, packing) = (Encryptor::new(randomiser), packing(key).unwrap());
+            let masks =
+                retrieval::packed_masks(&encryptor, &packing, &settings, SIZE, layout, WORD, signs);
+            let masks = masks.unwrap().unwrap();
+            let sums = retrieval::packed_add(&encryptor, &packing, &split.values, &masks).unwrap();
+            let sums = sums.iter().flat_map(|c| key.to_bytes(c)).collect();
+            (Unmask::Packed(secret), split.rest.clone(), sums)
+        }
+    }
+}
+
+#[test]
+fn the_owner_restores_frames_and_sees_what_was_changed() {
+    let world = &*WORLD;
+    let agreed = Agreed::check(world.signed.clone()).unwrap();
+    let key = Key::from_bytes(SEED);
+    let layout = Layout::new(&key, 0, &agreed.settings, SIZE[0], SIZE[1]);
+    let video = crate::protocol::Video {
+        width: SIZE[0] as u32,
+        height: SIZE[1] as u32,
+        chroma: crate::protocol::ChromaKind::I420,
+        rate: (10, 1),
+    };
+    let opened = open(&sealed(Mode::Oblivious, 3)).unwrap();
+    let other = crate::identity::Identity::from_secret([9; 32]).unwrap();
+    let (first, most) = (&opened[0].1, layout.marks().len());
+    assert!(RemainderReader::begin(&other, first, most).is_err());
+    assert!(RemainderReader::begin(&world.owner, first, most - 1).is_err());
+    let mut reader = RemainderReader::begin(&world.owner, first, most).unwrap();
+    let mut restorer = Restorer::new(&agreed, &key, &video).unwrap();
+    for (n, (marked, remainder)) in opened.iter().enumerate() {
+        let remainders = reader.open(remainder).unwrap();
+        let signs = signs(&remainders);
+        for mode in [Mode::Oblivious, Mode::Packed] {
+            if n > 0 && mode == Mode::Packed {
+                continue;
+            }
+            let (unmask, rest, sums) = retrieved(mode, marked, &layout, &signs);
+            let restored = restorer.restore(&unmask, 3, &rest, &sums, &remainders);
+            let restored = restored.unwrap();
+            assert!(*restored == picture(n), "{mode:?}");
+            assert_eq!(restored.digest(), *reader.digest());
+            let short = restorer.restore(&unmask, 3, &rest, &sums[2..], &remainders);
+            assert!(matches!(short, Err(Error::Form(_))));
+            let short = restorer.restore(&unmask, 3, &rest, &sums, &remainders[1..]);
+            assert!(matches!(short, Err(Error::Form(_))));
+        }
+        // A sample is another, or a frame is another of the same ticket.
+        let mut painted = marked.clone();
+        painted.plane_mut(2)[7] ^= 1;
+        for changed in [&painted, &opened[(n + 1) % 3].0] {
+            let (unmask, rest, sums) = retrieved(Mode::Oblivious, changed, &layout, &signs);
+            let restored = restorer.restore(&unmask, 3, &rest, &sums, &remainders);
+            assert_ne!(restored.unwrap().digest(), *reader.digest());
+        }
+    }
+}
