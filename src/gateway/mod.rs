@@ -97,7 +97,7 @@ impl std::str::FromStr for Encoder {
 impl Encoder {
     fn description(&self) -> &str {
         match self {
-            Self::X264 => "x264enc speed-preset=veryfast pass=quality quantizer=23 ! h264parse",
+            Self::X264 => "x264enc speed-preset=veryfast pass=qual quantizer=23 ! h264parse",
             Self::Lossless => "x264enc speed-preset=veryfast pass=quant quantizer=0 ! h264parse",
             Self::Other(text) => text,
         }
@@ -260,8 +260,12 @@ impl Inner {
 
     /// The contract, if `caller` is its owner. Of another's it is not said that it exists.
     fn owned(&self, caller: &Hash, id: &Hash) -> Result<Contract, GatewayError> {
+        Self::owned_at(&self.contract_file(id), caller)
+    }
+
+    fn owned_at(path: &Path, caller: &Hash) -> Result<Contract, GatewayError> {
         let missing = || GatewayError::NotFound("contract");
-        let text = std::fs::read_to_string(self.contract_file(id)).map_err(|_| missing())?;
+        let text = std::fs::read_to_string(path).map_err(|_| missing())?;
         let signed = Signed::from_text::<Contract>(&text).map_err(|_| missing())?;
         let contract: Contract = signed.unverified().map_err(|_| missing())?;
         match *contract.owner.sign == *caller {
@@ -317,6 +321,11 @@ impl Inner {
         }
         let both = signed.clone().sign::<Contract>(&self.identity);
         let path = self.contract_file(&signed.id::<Contract>());
+        if forgotten(&path).exists() {
+            return Err(refused(
+                "what was archived under this contract is forgotten: make another".into(),
+            ));
+        }
         write_whole(&path, both.to_text::<Contract>().as_bytes())
             .map_err(|e| GatewayError::Failed(format!("{}: {e}", path.display())))?;
         Ok(both)
@@ -326,8 +335,12 @@ impl Inner {
         let failed = |e: String| GatewayError::Failed(e);
         // No more streams, and those that run end.
         let path = self.contract_file(id);
-        let aside = path.with_extension("forgotten");
-        std::fs::rename(&path, aside).map_err(|e| failed(format!("{}: {e}", path.display())))?;
+        let aside = forgotten(&path);
+        match std::fs::rename(&path, &aside) {
+            // The second time, because the first did not get through.
+            Err(_) if aside.exists() => (),
+            renamed => renamed.map_err(|e| failed(format!("{}: {e}", path.display())))?,
+        }
         for archive in self.list(id) {
             self.end(&archive.name).await;
             let recording = self.identity.recording_id(&archive.name);
@@ -356,6 +369,11 @@ impl Inner {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
     }
+}
+
+/// Where a contract stays when its archives are forgotten.
+fn forgotten(contract: &Path) -> PathBuf {
+    contract.with_extension("forgotten")
 }
 
 /// Writes a file that is there whole or not at all, durably.
@@ -390,7 +408,9 @@ impl Gateway for Cloud {
     }
 
     async fn forget(&self, caller: Hash, contract: Hash) -> Result<(), GatewayError> {
-        self.0.owned(&caller, &contract)?;
+        let owned = self.0.owned(&caller, &contract);
+        let aside = forgotten(&self.0.contract_file(&contract));
+        owned.or_else(|_| Inner::owned_at(&aside, &caller))?;
         self.0.forget(&contract).await
     }
 

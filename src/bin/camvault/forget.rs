@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 use crate::common::{self, Failure, IdentityArg, VaultArg, expect_party, print, wait};
-use gstcamvault::client::{Error, Gateway, Ttp};
+use gstcamvault::client::{Gateway, Ttp};
 use gstcamvault::identity::PublicId;
-use gstcamvault::protocol::{Code, Deletion, RecordingUrl};
+use gstcamvault::protocol::{Deletion, RecordingUrl};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -85,14 +85,7 @@ fn archives(
     )?;
     let told = gateway.is_some();
     if let Some(gateway) = gateway {
-        match gstcamvault::client::runtime()?.block_on(gateway.forget(&agreed.id)) {
-            // It was told before.
-            Err(Error::Refused {
-                code: Code::NotFound | Code::Gone,
-                ..
-            }) => (),
-            forgotten => forgotten?,
-        }
+        wait(gateway.forget(&agreed.id))?;
     }
     let (deletion, signed) = wait(ttp.delete(&agreed))?;
     common::write_document::<Deletion>(receipt, &signed)?;
