@@ -4,10 +4,10 @@
 #[path = "common/serve.rs"]
 mod serve;
 
-use gstcamvault::client::ttp::{Agreed, check_deletions, open_masks};
+use gstcamvault::client::ttp::{Agreed, CloudProof, check_deletions, open_masks};
 use gstcamvault::client::{Error, Ttp};
 use gstcamvault::feature::Observer;
-use gstcamvault::homomorphic::packed::{CertifiedKey, PublicKey, SecretKey};
+use gstcamvault::homomorphic::packed::{PublicKey, SecretKey};
 use gstcamvault::homomorphic::{retrieval, ticket};
 use gstcamvault::identity::Identity;
 use gstcamvault::luma::Plane;
@@ -22,7 +22,8 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
-static SECRET: LazyLock<SecretKey> = LazyLock::new(|| SecretKey::generate(2048).unwrap());
+static SECRET: LazyLock<Arc<SecretKey>> =
+    LazyLock::new(|| Arc::new(SecretKey::generate(2048).unwrap()));
 
 /// Owner and cloud at a third party, with a contract.
 struct World {
@@ -47,8 +48,8 @@ fn party(url: &str, secret: u8) -> Ttp {
     Ttp::connect(url, Arc::new(identity)).unwrap()
 }
 
-fn prove(party: &Ttp) -> CertifiedKey {
-    CertifiedKey::prove(&SECRET, &party.identity().public().sign).unwrap()
+async fn prove(party: &Ttp) -> CloudProof {
+    party.prove(SECRET.clone()).await.unwrap()
 }
 
 fn refusal<T: std::fmt::Debug>(result: Result<T, Error>) -> Code {
@@ -62,7 +63,10 @@ impl World {
     async fn at(url: &str, owner: u8) -> Self {
         let (owner, cloud) = (party(url, owner), party(url, 200));
         owner.register(None, None).await.unwrap();
-        cloud.register(Some(&prove(&cloud)), None).await.unwrap();
+        cloud
+            .register(Some(&prove(&cloud).await), None)
+            .await
+            .unwrap();
         let info = owner.info().await.unwrap();
         assert!(!info.token_needed);
         let sign = cloud.identity().public().sign;
@@ -173,7 +177,7 @@ async fn contracts_need_everyones_signature_and_registered_keys() {
         Code::NotEnrolled
     );
     // A key proven for somebody else.
-    let proof = prove(&party(&url, 10));
+    let proof = prove(&party(&url, 10)).await;
     assert_eq!(
         refusal(stranger.register(Some(&proof), None).await),
         Code::Malformed
@@ -182,9 +186,8 @@ async fn contracts_need_everyones_signature_and_registered_keys() {
     stranger.register(None, None).await.unwrap();
     // Again is harmless; with another key it is refused.
     world.owner.register(None, None).await.unwrap();
-    let other = SecretKey::generate(2048).unwrap();
-    let sign = world.cloud.identity().public().sign;
-    let other = CertifiedKey::prove(&other, &sign).unwrap();
+    let other = Arc::new(SecretKey::generate(2048).unwrap());
+    let other = world.cloud.prove(other).await.unwrap();
     assert_eq!(
         refusal(world.cloud.register(Some(&other), None).await),
         Code::Conflict

@@ -8,7 +8,9 @@ pub use crate::sealed::stream::Ticket;
 
 use super::http::{Payload, Server, Signer};
 use super::{Error, hex};
-use crate::homomorphic::packed::{CertifiedKey, PublicKey};
+use crate::homomorphic::packed::{
+    CertifiedKey, FactorProof, PedersenParameters, PublicKey, SecretKey,
+};
 use crate::identity::Identity;
 use crate::protocol::{
     CloudMasks, Contract, ContractBody, Deletion, DeletionLog, DeletionRequest, DocumentError,
@@ -47,6 +49,15 @@ impl std::fmt::Debug for Ttp {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Ttp({})", self.0.server.base)
     }
+}
+
+/// A cloud's key with the proofs that it is a Blum modulus without small factors.
+#[derive(Clone, Debug)]
+pub struct CloudProof {
+    /// For everyone.
+    pub key: CertifiedKey,
+    /// For one third party.
+    pub factors: FactorProof,
 }
 
 /// What the third party gives for taking marks out.
@@ -126,17 +137,37 @@ impl Ttp {
         self.read("/v1/ttp").await
     }
 
-    /// Registers this identity; a cloud with its `key`, proven for the context that is the
-    /// identity's Ed25519 key. Again is harmless.
+    /// Proves to this third party that a cloud's key is one that owners can trust. Takes seconds.
+    pub async fn prove(&self, secret: Arc<SecretKey>) -> Result<CloudProof, Error> {
+        let path = "/v1/ttp/parameters";
+        let payload = Payload::Message(Bytes::new());
+        // They are drawn when they are first asked for, which takes a while.
+        let server = &self.0.arbiter;
+        let response = server.send(None, Method::GET, path, &payload).await?;
+        let parameters = server.body(response, MAX_ANSWER_BYTES).await?;
+        let sign = self.identity().public().sign;
+        blocking(move || {
+            let parameters = PedersenParameters::from_bytes(&parameters)?;
+            Ok(CloudProof {
+                key: CertifiedKey::prove(&secret, &sign)?,
+                factors: FactorProof::prove(&secret, &parameters, &sign)?,
+            })
+        })
+        .await
+    }
+
+    /// Registers this identity; a cloud with its key, proven by the same identity. Again is
+    /// harmless.
     pub async fn register(
         &self,
-        key: Option<&CertifiedKey>,
+        proof: Option<&CloudProof>,
         token: Option<&str>,
     ) -> Result<(), Error> {
         let message = encode(&PartyRegistration {
             agree: self.identity().public().agree.into(),
-            key: key.map(|key| key.to_bytes().into()),
+            key: proof.map(|proof| proof.key.to_bytes().into()),
             token: token.map(str::to_owned),
+            factors: proof.map(|proof| proof.factors.to_bytes().into()),
         });
         self.done(Method::PUT, "/v1/ttp/party", message).await
     }

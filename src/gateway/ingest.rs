@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Sealed streams from the network into the vault: a pipeline for each connection.
 
-use super::{Inner, STREAMS, lock, new_name, write_whole};
-use crate::store::unhex;
+use super::{Inner, STREAMS, lock, new_name};
+use crate::store::{unhex, write_whole};
 use gst::prelude::*;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd as _;

@@ -12,7 +12,7 @@ mod playback;
 use crate::client::{self, Ttp, Vault};
 use crate::homomorphic;
 use crate::homomorphic::packed::{
-    CertifiedKey, DEFAULT_MODULUS_BITS, SecretKey, read_secret_key, write_secret_key,
+    DEFAULT_MODULUS_BITS, SecretKey, read_secret_key, write_secret_key,
 };
 use crate::identity::{self, Identity};
 use crate::protocol::{
@@ -20,7 +20,7 @@ use crate::protocol::{
     Window, hex, vault_base,
 };
 use crate::server::{Gateway, GatewayError, Messages};
-use crate::store::{Hash, now_ms};
+use crate::store::{Hash, now_ms, write_whole};
 use async_trait::async_trait;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -140,7 +140,7 @@ pub struct Cloud(Arc<Inner>);
 struct Inner {
     settings: Settings,
     identity: Arc<Identity>,
-    secret: SecretKey,
+    secret: Arc<SecretKey>,
     vault: Vault,
     ttp: Ttp,
     port: u16,
@@ -170,15 +170,10 @@ impl Cloud {
     pub async fn start(&self) -> Result<SocketAddr, Error> {
         let inner = &self.0;
         let sign = inner.identity.public().sign;
-        let proof = {
-            let this = self.0.clone();
-            let prove = move || CertifiedKey::prove(&this.secret, &sign);
-            let proven = tokio::task::spawn_blocking(prove).await;
-            proven.map_err(|_| client::Error::Cancelled)??
-        };
-        // Registered once, a key is not proven again: the proof on file is what contracts name.
+        // A key is proven once: the proof on file is what contracts name.
         if inner.ttp.cloud_key(&sign).await.is_err() {
             let token = inner.settings.ttp_token.as_deref();
+            let proof = inner.ttp.prove(inner.secret.clone()).await?;
             inner.ttp.register(Some(&proof), token).await?;
         }
         let token = inner.settings.vault_token.as_deref();
@@ -221,7 +216,7 @@ impl Inner {
         let refused = |e| Error::Listen(listen, e);
         let listener = std::net::TcpListener::bind(listen).map_err(refused)?;
         Ok(Self {
-            secret: read_secret_key(&path)?,
+            secret: Arc::new(read_secret_key(&path)?),
             vault: Vault::connect(&settings.vault, identity.clone())?,
             ttp: Ttp::connect(&settings.ttp, identity.clone())?,
             port: listener.local_addr().map_err(refused)?.port(),
@@ -374,17 +369,6 @@ impl Inner {
 /// Where a contract stays when its archives are forgotten.
 fn forgotten(contract: &Path) -> PathBuf {
     contract.with_extension("forgotten")
-}
-
-/// Writes a file that is there whole or not at all, durably.
-fn write_whole(path: &Path, content: &[u8]) -> std::io::Result<()> {
-    use std::io::Write as _;
-    let dir = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
-    file.write_all(content)?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|e| e.error)?;
-    std::fs::File::open(dir)?.sync_all()
 }
 
 #[async_trait]

@@ -33,6 +33,12 @@ pub struct PartyRegistration {
     /// The server's registration token, where one is needed.
     #[n(2)]
     pub token: Option<String>,
+    /// Of a cloud: the [`FactorProof`](crate::homomorphic::packed::FactorProof) of its key for this
+    /// third party's parameters (`GET /v1/ttp/parameters`, unsigned, a
+    /// [`PedersenParameters`](crate::homomorphic::packed::PedersenParameters)), with the same
+    /// context.
+    #[n(3)]
+    pub factors: Option<ByteVec>,
 }
 
 /// `POST /v1/ttp/contracts` with the signatures of owner and cloud, by the owner; answered with the

@@ -221,6 +221,7 @@ impl App {
         if self.ttp.is_some() {
             router = router
                 .route("/v1/ttp", get(ttp::info))
+                .route("/v1/ttp/parameters", get(ttp::parameters))
                 .route("/v1/ttp/party", put(ttp::register))
                 .route("/v1/ttp/keys/{key}", get(ttp::key))
                 .route("/v1/ttp/contracts", post(ttp::add))

@@ -31,7 +31,19 @@ use crate::protocol::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use minicbor::{Decode, Encode};
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Writes a file that is there whole or not at all, durably.
+pub fn write_whole(path: &Path, content: &[u8]) -> std::io::Result<()> {
+    use std::io::Write as _;
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(dir)?;
+    file.write_all(content)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|e| e.error)?;
+    std::fs::File::open(dir)?.sync_all()
+}
 
 /// A tag, a blob's name `d1`, or a public key.
 pub type Hash = [u8; 32];

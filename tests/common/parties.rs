@@ -4,7 +4,7 @@
 
 use gstcamvault::client::Ttp;
 use gstcamvault::client::ttp::Agreed;
-use gstcamvault::homomorphic::packed::{CertifiedKey, SecretKey, write_secret_key};
+use gstcamvault::homomorphic::packed::{SecretKey, write_secret_key};
 use gstcamvault::identity::Identity;
 use gstcamvault::protocol::{Contract, Party, Signed};
 use gstcamvault::server::Gateway;
@@ -26,10 +26,9 @@ impl Parties {
     pub async fn at(url: &str, ticket_ms: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (owner, cloud) = (party(&dir, "owner.id", url), party(&dir, "cloud.id", url));
-        let secret = SecretKey::generate(2048).unwrap();
+        let secret = Arc::new(SecretKey::generate(2048).unwrap());
         write_secret_key(&dir.path().join("cloud.paillier"), &secret).unwrap();
-        let sign = cloud.identity().public().sign;
-        let proof = CertifiedKey::prove(&secret, &sign).unwrap();
+        let proof = cloud.prove(secret).await.unwrap();
         cloud.register(Some(&proof), None).await.unwrap();
         let cloud = cloud.identity().clone();
         let sign = async |signed: Signed| signed.sign::<Contract>(&cloud);

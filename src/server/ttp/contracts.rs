@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Routes about parties, contracts and their deletion.
 
-use super::{Answer, Caller, asked, blocking, caller, read};
-use crate::homomorphic::packed::CertifiedKey;
+use super::{Answer, Caller, TtpRole, asked, blocking, caller, read};
+use crate::homomorphic::packed::{CertifiedKey, FactorProof};
 use crate::protocol::{
     CBOR, Code, Contract, ContractBody, DeletionLog, DeletionRequest, Party, PartyRegistration,
     Signed, TtpInfo,
@@ -56,7 +56,12 @@ pub async fn register(
         None => None,
         Some(certified) => {
             let _work = role.work().await?;
-            Some(blocking(move || check_key(certified.into(), &sign)).await?)
+            let factors = ask.factors.ok_or_else(|| {
+                Refusal::malformed("a cloud's key needs a proof that it has no small factor")
+            })?;
+            let app = app.clone();
+            let check = move || check_key(app.ttp()?, certified.into(), &factors, &sign);
+            Some(blocking(check).await?)
         }
     };
     let record = PartyRecord {
@@ -86,9 +91,26 @@ fn check_token(right: Option<&str>, ask: &PartyRegistration) -> Answer<()> {
     }
 }
 
-fn check_key(certified: Vec<u8>, context: &[u8; 32]) -> Answer<CloudKey> {
+/// `GET /v1/ttp/parameters`.
+pub async fn parameters(State(app): State<Arc<App>>) -> Answer<impl IntoResponse + use<>> {
+    let _work = app.ttp()?.work().await?;
+    let drawn = app.clone();
+    let parameters = blocking(move || Ok(drawn.ttp()?.parameters()?.to_bytes())).await?;
+    Ok(([(CONTENT_TYPE, CBOR)], parameters))
+}
+
+fn check_key(
+    role: &TtpRole,
+    certified: Vec<u8>,
+    factors: &[u8],
+    context: &[u8; 32],
+) -> Answer<CloudKey> {
+    let wrong = |e: crate::homomorphic::Error| Refusal::malformed(e.to_string());
     let key = CertifiedKey::from_bytes(&certified).and_then(|key| key.verify(context));
-    let key = key.map_err(|e| Refusal::malformed(e.to_string()))?;
+    let key = key.map_err(wrong)?;
+    let factors = FactorProof::from_bytes(factors).map_err(wrong)?;
+    let none = factors.verify(&key, &*role.parameters()?, context);
+    none.map_err(wrong)?;
     Ok(CloudKey {
         certified: certified.into(),
         modulus: key.modulus().into(),

@@ -6,7 +6,7 @@ mod contracts;
 mod tickets;
 
 pub use arbitration::arbitrate;
-pub use contracts::{add, delete, deletions, info, key, one, register};
+pub use contracts::{add, delete, deletions, info, key, one, parameters, register};
 pub use tickets::{features, issue, retrieve};
 
 use super::app::{App, parse};
@@ -14,12 +14,16 @@ use super::auth::Binds;
 use super::refusal::Refusal;
 use super::secrets;
 use crate::homomorphic;
-use crate::homomorphic::packed::{Base, Encryptor, PublicKey, Randomiser, TICKET_EXPONENT_BITS};
+use crate::homomorphic::packed::{
+    Base, Encryptor, PedersenParameters, PublicKey, Randomiser, TICKET_EXPONENT_BITS,
+};
 use crate::identity::{AeadKey, Identity};
 use crate::protocol::{Code, Contract, Party, Signed};
-use crate::store::{ContractRecord, EmbeddedRegistry, Hash, PartyRecord, Registry, Room};
+use crate::store::{
+    ContractRecord, EmbeddedRegistry, Hash, PartyRecord, Registry, Room, write_whole,
+};
 use axum::extract::Request;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -30,6 +34,9 @@ type Answer<T> = Result<T, Refusal>;
 const WORK_WAIT: Duration = Duration::from_secs(10);
 /// Arbitrations at once: each may hold all of a suspect's frames.
 const ARBITRATIONS: usize = 2;
+/// Bits of the parameters' modulus. Its factors are worth nothing but a proof that is a lie; drawing
+/// more bits takes a minute.
+const PARAMETER_BITS: u32 = 2048;
 /// Contracts whose tables for randomisers are kept; up to half a MiB each.
 const KEPT: usize = 32;
 
@@ -41,6 +48,8 @@ pub struct TtpRole {
     pub registry: Arc<dyn Registry>,
     /// Needed to register, where a token is needed.
     pub token: Option<zeroize::Zeroizing<String>>,
+    /// File of the parameters, and they, once they were needed.
+    parameters: (PathBuf, Mutex<Option<Arc<PedersenParameters>>>),
     /// Heavy computations at once.
     work: Semaphore,
     /// Arbitrations at once.
@@ -66,10 +75,34 @@ impl TtpRole {
             identity: Arc::new(identity),
             registry: Arc::new(registry),
             token: (!open_registration).then(|| secrets::as_token(&token)),
+            parameters: (data.join("ttp.parameters"), Mutex::default()),
             work: Semaphore::new(cores),
             arbitrations: Semaphore::new(ARBITRATIONS),
             encryptors: Mutex::default(),
         })
+    }
+
+    /// Its parameters for proofs that keys have no small factors. They are drawn when they are first
+    /// needed, which takes seconds.
+    fn parameters(&self) -> Answer<Arc<PedersenParameters>> {
+        let (path, parameters) = &self.parameters;
+        let mut parameters = parameters.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(parameters) = &*parameters {
+            return Ok(parameters.clone());
+        }
+        let failed = |e: &dyn std::error::Error| {
+            Refusal::failed(&std::io::Error::other(format!("{}: {e}", path.display())))
+        };
+        let made = match std::fs::read(path) {
+            Ok(bytes) => PedersenParameters::from_bytes(&bytes).map_err(|e| failed(&e))?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                let made = PedersenParameters::generate(PARAMETER_BITS).map_err(computing)?;
+                write_whole(path, &made.to_bytes()).map_err(|e| failed(&e))?;
+                made
+            }
+            Err(e) => return Err(failed(&e)),
+        };
+        Ok(parameters.insert(Arc::new(made)).clone())
     }
 
     fn party(&self) -> Party {
