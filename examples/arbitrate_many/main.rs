@@ -44,7 +44,10 @@ fn clips(folder: Option<PathBuf>) -> Result<Vec<Clip>> {
     if clips.is_empty() {
         println!("no footage: made scenes");
         for (name, source) in [
-            ("life", "life=s=768x432:r=10:mold=10:life_color=gray,boxblur=3"),
+            (
+                "life",
+                "life=s=768x432:r=10:mold=10:life_color=gray,boxblur=3",
+            ),
             ("mandelbrot", "mandelbrot=s=768x432:r=10"),
             ("gradients", "gradients=s=768x432:r=10,noise=alls=12:allf=t"),
         ] {
@@ -76,7 +79,10 @@ fn main() -> Result<()> {
         println!("{}: {} frames", clip.name, clip.frames.len());
     }
     let registry = Registry::new(&clips, SIZE, recordings)?;
-    println!("{recordings} recordings registered, {:.0?}", began.elapsed());
+    println!(
+        "{recordings} recordings registered, {:.0?}",
+        began.elapsed()
+    );
     let dir = tempfile::tempdir()?;
     let mut random = Random::new(2);
     let mut tallies = [Tally::default(); ATTACKS.len()];
@@ -102,7 +108,10 @@ fn main() -> Result<()> {
         let (found, compared) = registry.judge(&attacked, named, search)?;
         let took = at.elapsed();
         if found.is_none_or(|(found, _)| found != id) {
-            println!("{attack:?} of recording {id} ({}): {found:?}, {took:.1?}", clip.name);
+            println!(
+                "{attack:?} of recording {id} ({}): {found:?}, {took:.1?}",
+                clip.name
+            );
         }
         tallies[which].add(Some(id), found, compared);
     }

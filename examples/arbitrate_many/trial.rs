@@ -72,7 +72,11 @@ impl Part {
     /// `seconds` of it.
     pub fn cut(&self, clips: &[Clip], size: [usize; 2], seconds: f64) -> Clip {
         let of = &clips[self.clip];
-        let frames = of.frames.iter().skip(self.first).take(of.frames_in(seconds));
+        let frames = of
+            .frames
+            .iter()
+            .skip(self.first)
+            .take(of.frames_in(seconds));
         Clip {
             name: of.name.clone(),
             width: size[0],
@@ -169,8 +173,7 @@ impl Registry {
         let this = &self.candidates[id];
         let layout = Layout::new(&this.key, 0, &this.settings, clip.width, clip.height);
         let classes = this.settings.classes.len();
-        let bits =
-            gstcamvault::watermark::carried_bits(&this.settings, clip.width, clip.height);
+        let bits = gstcamvault::watermark::carried_bits(&this.settings, clip.width, clip.height);
         let geometry = Geometry::new(clip.width, clip.height, Chroma::I420)?;
         let mut splitter = Splitter::new(geometry, &this.settings, Some(&layout))?;
         let mut joiner = Joiner::new(geometry, &this.settings.classes)?;
