@@ -7,8 +7,9 @@ mod parties;
 
 use common::{Pipeline, Place};
 use gstcamvault::gateway::{Cloud, Encoder, Settings};
+use gstcamvault::homomorphic::retrieval::Sign;
 use gstcamvault::protocol::*;
-use gstcamvault::sealed::stream::Remainder;
+use gstcamvault::sealed::stream::{Remainder, RemainderReader};
 use gstcamvault::server::{Gateway, GatewayError, Messages};
 use parties::Parties;
 use std::path::PathBuf;
@@ -100,6 +101,58 @@ impl World {
             (stored.pts, decode(&stored.remainder).unwrap())
         };
         stored.iter().map(read).collect()
+    }
+}
+
+/// An owner that asks with masks of one ticket for frames of another would get these with their mark
+/// in, and the third party would note a retrieval of the first alone.
+#[test]
+fn masks_take_out_marks_of_their_own_ticket_only() {
+    let world = World::new(Encoder::Lossless);
+    world.send();
+    let archive = world.archive();
+    let id = world.parties.agreed.id;
+    let remainders = world.remainders(&archive.name);
+    let owner = world.parties.owner.identity();
+    let ask = |ticket: u64, frames: std::ops::Range<usize>| {
+        // Tickets have 20 frames here.
+        let first = &remainders[20 * ticket as usize].1;
+        let mut reader = RemainderReader::begin(owner, first, 1 << 20).unwrap();
+        let signs = vec![Sign::None; reader.open(first).unwrap().len()];
+        let request = RetrievalRequest {
+            contract: id.into(),
+            ticket,
+            mode: Mode::Oblivious,
+            key: None,
+            frames: vec![Sign::pack(&signs).into(); frames.len()],
+        };
+        let given = world.parties.owner.retrieval(&request);
+        let given = world.place.vault.block(given).unwrap();
+        let ask = GatewayRetrieval {
+            masks: given.masks.into(),
+            pts: remainders[frames].iter().map(|(pts, _)| *pts).collect(),
+        };
+        let (cloud, caller) = (&world.cloud, world.caller());
+        let answer = cloud.retrieve(caller, id, archive.name.clone(), ask);
+        world.all(world.place.vault.block(answer).unwrap())
+    };
+    for (ticket, frames) in [(0, 0..20), (0, 17..20), (1, 20..40), (1, 25..26)] {
+        let count = frames.len();
+        assert_eq!(ask(ticket, frames).unwrap().len(), 1 + count);
+    }
+    for (ticket, frames) in [
+        (0, 20..40),
+        (0, 19..21),
+        (1, 19..21),
+        (1, 0..1),
+        (0, 39..40),
+    ] {
+        let refused = ask(ticket, frames.clone());
+        assert!(
+            matches!(refused, Err(GatewayError::Refused(_))),
+            "ticket {ticket}, frames {frames:?}: {:?}",
+            refused.map(|messages| messages.len())
+        );
     }
 }
 

@@ -11,8 +11,9 @@ use crate::homomorphic::{AdditiveScheme as _, Packing, retrieval};
 use crate::identity::{AeadKey, PublicId};
 use crate::protocol::{
     CloudMasks, Contract, GatewayRetrieval, Mode, RETRIEVED_INFO, RetrievedFrame, RetrievedHead,
-    StoredRemainder, Video, encode,
+    StoredRemainder, Video, decode, encode,
 };
+use crate::sealed::stream::Remainder;
 use crate::sealed::{Geometry, Picture, Splitter};
 use crate::server::{GatewayError, Messages};
 use crate::store::Hash;
@@ -265,7 +266,48 @@ struct Retrieving {
 }
 
 impl Retrieving {
+    /// Whether all frames that are asked for, and what is too near to tell apart, were marked with
+    /// the ticket that the masks are of. With another ticket's, the mark would stay in: the owner
+    /// could read it, and the third party would know of no retrieval.
+    fn check_tickets(&self) -> Result<(), GatewayError> {
+        const NEAR: u64 = 2 * TOLERANCE;
+        let Some(first) = self.pts.first() else {
+            return Ok(());
+        };
+        let player = Player::open(&self.inner, &self.archive, Track::Remainders)?;
+        player.play(Some(first.saturating_sub(NEAR)))?;
+        let mut found = vec![false; self.pts.len()];
+        let mut from = 0;
+        while let Some((sample, time)) = player.next()? {
+            while self.pts.get(from).is_some_and(|pts| pts + NEAR < time) {
+                from += 1;
+            }
+            let Some(rest) = self.pts.get(from..).filter(|rest| !rest.is_empty()) else {
+                break;
+            };
+            let near = rest.iter().take_while(|&&pts| pts <= time + NEAR).count();
+            if near == 0 {
+                continue;
+            }
+            let bytes = sample.buffer().and_then(|b| b.map_readable().ok());
+            let bytes = bytes.ok_or_else(|| failed("a remainder cannot be read"))?;
+            let remainder: Remainder = decode(&bytes).map_err(failed)?;
+            let of = (*remainder.contract, remainder.ticket);
+            if of != (*self.masks.contract, self.masks.ticket) {
+                return Err(GatewayError::Refused(
+                    "the masks are for another ticket than these frames are marked with".into(),
+                ));
+            }
+            found[from..from + near].fill(true);
+        }
+        match found.iter().all(|found| *found) {
+            true => Ok(()),
+            false => Err(failed("a frame is missing in the archive")),
+        }
+    }
+
     fn run(&self, sender: &Sender) -> Result<(), GatewayError> {
+        self.check_tickets()?;
         let player = Player::open(&self.inner, &self.archive, Track::Frames)?;
         player.play(self.pts.first().copied())?;
         let adder = Adder::new(&self.masks)?;

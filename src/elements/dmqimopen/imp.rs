@@ -62,7 +62,14 @@ struct Stream {
     segments: u32,
     /// A time segment was pushed.
     timed: bool,
+    /// The earliest time that the next frame may have, in nanoseconds.
+    earliest: u64,
 }
+
+/// Nanoseconds from one frame to the next at least.
+const LEAST_APART: u64 = 2_000_000;
+/// … and at most, where the owner gives no times.
+const MOST_APART: u64 = 1_000_000_000;
 
 /// Implementation of `dmqimopen`.
 pub struct DmQimOpen {
@@ -152,8 +159,16 @@ impl Stream {
     fn frame(&mut self, payload: &[u8]) -> Result<Output, gst::ErrorMessage> {
         let info = self.info.clone();
         let (picture, header, remainder) = self.opener.frame(payload).map_err(|e| wrong(&e))?;
+        // The owner's times, but that they ascend: by its time a frame is asked for later, and which
+        // ticket's it is must not be in doubt.
+        let pts = header.pts.unwrap_or(0).max(self.earliest);
+        let length = match header.pts {
+            Some(_) => LEAST_APART,
+            None => header.duration.unwrap_or(0).clamp(LEAST_APART, MOST_APART),
+        };
+        self.earliest = pts.saturating_add(length);
         let times = |buffer: &mut gst::BufferRef| {
-            buffer.set_pts(header.pts.map(gst::ClockTime::from_nseconds));
+            buffer.set_pts(gst::ClockTime::from_nseconds(pts));
             buffer.set_duration(header.duration.map(gst::ClockTime::from_nseconds));
         };
         let frame = info.and_then(|info| copy(picture, &info, times));
@@ -334,6 +349,7 @@ impl DmQimOpen {
             info: None,
             segments: 0,
             timed: false,
+            earliest: 0,
         });
         Ok(())
     }
