@@ -126,11 +126,13 @@ fi
 sed -n 1,3p "$out/innocent.log"
 
 say "Pictures"
-picture() { ffmpeg -v error -y -ss 4 -i "$1" -frames:v 1 "$out/$2.png"; }
-picture "$out/original.y4m" original
+picture() { ffmpeg -v error -y -i "$1" -vf 'select=eq(n\,60)' -frames:v 1 "$out/$2.png"; }
+picture "$out/retrieved.y4m" original
 picture "$out/kept.mkv" marked
-ffmpeg -v error -y -i "$out/original.png" -i "$out/marked.png" \
-    -filter_complex 'blend=all_mode=difference,eq=brightness=0.1:contrast=8' -frames:v 1 "$out/difference.png"
+ffmpeg -v error -y -i "$out/original.png" -i "$out/marked.png" -filter_complex \
+    "[0]format=gray[a];[1]format=gray[b];[a][b]blend=all_expr='clip(abs(A-B)*12,0,255)'" \
+    -frames:v 1 "$out/difference.png"
+echo "the same frame before and after, and the difference times 12"
 
 say "Done"
 bytes() { stat --format=%s "$1"; }
