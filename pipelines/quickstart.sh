@@ -34,41 +34,12 @@ while [ $# -gt 0 ]; do
     shift
 done
 
-camvault_install
-camvault_need_rust "$root"
-say "Building"
-cargo build --locked --release --bins --lib --example camera
-target=${CARGO_TARGET_DIR:-$root/target}
-camvault_environment "$target" release
-PATH=$target/release:$PATH
-
-pids=()
-cleanup() {
-    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-    wait 2>/dev/null || true
-}
-trap cleanup EXIT
-
-# wait_for FILE PATTERN PID: until a line of the file matches; the process must live.
-wait_for() {
-    for _ in $(seq 300); do
-        grep -q "$2" "$1" 2>/dev/null && return 0
-        kill -0 "$3" 2>/dev/null || break
-        sleep 0.1
-    done
-    cat "$1" >&2
-    die "no \"$2\" in $1"
-}
-json() { # json KEY: a member of the object on standard input
-    python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"
-}
+camvault_build "$root"
 
 rm -rf "$out" && mkdir -p "$out"
 say "A vault, and two owners"
-camvault serve --data "$out/vault" --listen 127.0.0.1:0 --grace 0 >"$out/vault.log" 2>&1 &
-pids+=($!)
-wait_for "$out/vault.log" '^listening on' "$!"
-vault=$(sed -n 's/^listening on //p' "$out/vault.log")
+start_server "$out" vault --grace 0
+vault=$url
 address=${vault#*://}
 echo "vault: $vault, data in $out/vault"
 for owner in anna ben; do
@@ -78,10 +49,7 @@ done
 
 if [ -z "$camera" ]; then
     say "A camera"
-    "$target/release/examples/camera" --listen 127.0.0.1:0 ${footage:+--footage "$footage"} >"$out/camera.log" 2>&1 &
-    pids+=($!)
-    wait_for "$out/camera.log" '^READY' "$!"
-    camera=$(sed -n '/^rtsp:/p' "$out/camera.log")
+    start_camera "$out" "$footage"
 fi
 echo "camera: $camera"
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MPL-2.0
 # shellcheck shell=bash
-# Functions shared by ./pipelines/quickstart.sh and ./tests/run.sh. To be sourced.
+# Functions shared by the demonstrations beside it and ./tests/run.sh. To be sourced.
 
 # What the build and the pipelines need on a bare Debian 12. Which package has what:
 #   base   appsrc, playbin, parsebin, audiotestsrc      good  rtspsrc, RTP, MP4, Matroska, JPEG
@@ -97,4 +97,56 @@ camvault_environment() {
     ln -sfn ../libgstcamvault.so "$folder/libgstcamvault.so"
     export GST_PLUGIN_PATH="$folder${GST_PLUGIN_PATH:+:$GST_PLUGIN_PATH}"
     export GST_REGISTRY="$1/$2/gstreamer-registry.bin"
+}
+
+# camvault_build ROOT: what the demonstrations need, installed and built, and found by its name.
+camvault_build() {
+    camvault_install
+    camvault_need_rust "$1"
+    say "Building"
+    [ -n "${CAMVAULT_SKIP_BUILD:-}" ] || cargo build --locked --release --bins --lib --example camera
+    target=${CARGO_TARGET_DIR:-$1/target}
+    camvault_environment "$target" release
+    PATH=$target/release:$PATH
+    pids=()
+    trap end_all EXIT
+}
+
+# Ends what start_server and start_camera started.
+end_all() {
+    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
+    wait 2>/dev/null || true
+}
+
+# wait_for FILE PATTERN PID: until a line of the file matches; the process must live.
+wait_for() {
+    for _ in $(seq 300); do
+        grep -q "$2" "$1" 2>/dev/null && return 0
+        kill -0 "$3" 2>/dev/null || break
+        sleep 0.1
+    done
+    cat "$1" >&2
+    die "no \"$2\" in $1"
+}
+
+# json KEY: a member of the object on standard input.
+json() {
+    python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"
+}
+
+# start_server DIR NAME [ARGUMENT…]: `camvault serve` with its data in DIR/NAME; sets `url`.
+start_server() {
+    local log=$1/$2.log
+    camvault serve --data "$1/$2" --listen 127.0.0.1:0 "${@:3}" >"$log" 2>&1 &
+    pids+=($!)
+    wait_for "$log" '^listening on' "$!"
+    url=$(sed -n 's/^listening on //p' "$log")
+}
+
+# start_camera DIR [FOOTAGE [ARGUMENT…]]: an RTSP camera, generated or of a file; sets `camera`.
+start_camera() {
+    "$target/release/examples/camera" --listen 127.0.0.1:0 ${2:+--footage "$2"} "${@:3}" >"$1/camera.log" 2>&1 &
+    pids+=($!)
+    wait_for "$1/camera.log" '^READY' "$!"
+    camera=$(sed -n '/^rtsp:/p' "$1/camera.log")
 }
