@@ -120,6 +120,7 @@ pub fn object(verdict: &Verdict) -> Value {
             "errors": leak.errors, "ber": f64::from(leak.errors) / 128.0,
             "false_positive": leak.false_positive,
             "registration": leak.registration,
+            "retrieved_utc": leak.retrieved_ms.map(common::utc_ms),
             "deleted": leak.deleted.map(|(index, ms)| json!({
                 "index": index, "utc": common::utc_ms(ms),
             })),
@@ -146,6 +147,10 @@ pub fn lines(verdict: &Verdict) -> Vec<(&'static str, String)> {
                 format!("at most {:.1e}", leak.false_positive),
             ));
             lines.push(("the original lies in it", leak.registration.clone()));
+            // From then on an owner that lies about its marks may know the watermark.
+            let retrieved = leak.retrieved_ms.map(common::utc_ms);
+            let retrieved = retrieved.unwrap_or_else(|| "no".into());
+            lines.push(("its owner had marks of this ticket taken out", retrieved));
             let deleted = leak.deleted.map_or("no".to_owned(), |(index, ms)| {
                 format!("yes, {}: receipt {index} of the log", common::utc_ms(ms))
             });
