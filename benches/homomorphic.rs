@@ -8,17 +8,26 @@
 //! frame alone do not fill all eight lanes; throughput counts frames. The owner packs, combines and
 //! writes; the cloud parses, decrypts and unpacks. The paper's scheme is measured on one
 //! coefficient, and its time taken 1024 times.
+//!
+//! Group `oblivious` is all candidates of a 1080p frame of which every block has changed: masking and
+//! unmasking alone, the same with the codec of the frame ([`gstcamvault::sealed`]), and what a segment
+//! costs beside its frames. Throughput counts frames.
 
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use gstcamvault::homomorphic::naive::{self, Generator};
+use gstcamvault::homomorphic::oblivious::{Labels, make_labels, randomiser_bits};
 use gstcamvault::homomorphic::packed::{
     Base, CertifiedKey, DEFAULT_MODULUS_BITS, Encryptor, Engine, Randomiser, SecretKey, SignTables,
     TICKET_EXPONENT_BITS, rerandomise_bits,
 };
+use gstcamvault::homomorphic::ticket;
 use gstcamvault::homomorphic::{
     AdditiveScheme, DEFAULT_GUARD_BITS, DEFAULT_SLOT_BITS, Decrypt, Packing,
 };
+use gstcamvault::sealed::{Chroma, Geometry, Joiner, Picture, Splitter};
+use gstcamvault::watermark::code::Seeded;
+use gstcamvault::watermark::{Key, Layout, Settings, Word, carried_bits};
 use num_bigint::BigUint;
 use std::hint::black_box;
 use std::time::Duration;
@@ -65,6 +74,83 @@ impl Measurement for CpuTime {
     fn formatter(&self) -> &dyn ValueFormatter {
         WallTime.formatter()
     }
+}
+
+/// Gentle hills with the noise of a good camera.
+fn picture(geometry: Geometry, seed: u64) -> Picture {
+    let mut random = Seeded::new(seed);
+    let mut picture = Picture::new(geometry);
+    for i in 0..geometry.planes() {
+        let [width, _] = geometry.plane(i);
+        for (at, sample) in picture.plane_mut(i).iter_mut().enumerate() {
+            let [x, y] = [at % width, at / width].map(|side| side as f64 / 97.0);
+            *sample = (128.0 + 60.0 * x.sin() * y.cos() + 2.0 * random.normal()) as u8;
+        }
+    }
+    picture
+}
+
+fn oblivious(c: &mut Criterion<CpuTime>) {
+    let secret = SecretKey::generate(bits()).unwrap();
+    let key = secret.public();
+    let base = Base::derive(key, &[1; 32], b"bench");
+    let tickets = Encryptor::new(Randomiser::new(key, &base, TICKET_EXPONENT_BITS).unwrap());
+    let word = Word(0x0123_4567_89ab_cdef_0f1e_2d3c_4b5a_6978);
+    let sent = ticket::for_labels(&tickets, word).unwrap();
+    let randomiser = Randomiser::new(key, &base, randomiser_bits(key)).unwrap();
+    let (pairs, ciphertexts) = make_labels(key, &sent, &randomiser).unwrap();
+    let labels = Labels::open(&secret, &ciphertexts).unwrap();
+
+    let geometry = Geometry::new(1920, 1080, Chroma::I420).unwrap();
+    let settings = Settings::default();
+    let layout = Layout::new(&Key::from_bytes([9; 32]), 0, &settings, 1920, 1080);
+    let carried = carried_bits(&settings, 1920, 1080);
+    let pictures = [picture(geometry, 1), picture(geometry, 2)];
+    let mut splitter = Splitter::new(geometry, &settings, Some(&layout)).unwrap();
+    let mut joiner = Joiner::new(geometry, &settings.classes).unwrap();
+    let split = splitter.split(&pictures[0], true).unwrap();
+    assert_eq!(split.positions.len(), 162_000);
+    let carries = |positions: &[u32]| -> Vec<u8> {
+        let of = |&position: &u32| carried[position as usize];
+        positions.iter().map(of).collect()
+    };
+    let bits = carries(&split.positions);
+    let masked = pairs.mask(0, &bits, &split.widths, &split.values, &split.deltas);
+
+    let mut group = c.benchmark_group("oblivious");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("owner, mask", |b| {
+        b.iter(|| pairs.mask(0, &bits, &split.widths, &split.values, &split.deltas))
+    });
+    group.bench_function("cloud, unmask", |b| {
+        b.iter(|| labels.unmask(0, &bits, &split.widths, &masked).unwrap())
+    });
+    group.sample_size(20);
+    group.bench_function("owner, split and mask", |b| {
+        let mut i = 0;
+        b.iter(|| {
+            i += 1;
+            let split = splitter.split(&pictures[i % 2], false).unwrap();
+            let bits = carries(&split.positions);
+            pairs.mask(0, &bits, &split.widths, &split.values, &split.deltas)
+        })
+    });
+    group.bench_function("cloud, read, unmask and join", |b| {
+        b.iter(|| {
+            let sent = joiner.read(&split.rest).unwrap();
+            let bits = carries(&sent.positions);
+            let values = labels.unmask(0, &bits, &sent.widths, &masked).unwrap();
+            black_box(joiner.join(&values).unwrap());
+        })
+    });
+    group.sample_size(10);
+    group.bench_function("owner, a segment's labels", |b| {
+        b.iter(|| make_labels(key, &sent, &randomiser).unwrap())
+    });
+    group.bench_function("cloud, a segment's labels", |b| {
+        b.iter(|| Labels::open(&secret, &ciphertexts).unwrap())
+    });
+    group.finish();
 }
 
 fn homomorphic(c: &mut Criterion<CpuTime>) {
@@ -213,6 +299,6 @@ fn homomorphic(c: &mut Criterion<CpuTime>) {
 criterion_group! {
     name = benches;
     config = Criterion::default().with_measurement(CpuTime);
-    targets = homomorphic
+    targets = homomorphic, oblivious
 }
 criterion_main!(benches);

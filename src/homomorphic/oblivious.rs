@@ -34,11 +34,12 @@ impl Label {
         (self.0 & 1) as usize
     }
 
-    fn stream(self, frame: u64) -> Stream {
+    /// The first bytes of a frame's key stream, into zeros.
+    fn stream(self, frame: u64, zeros: &mut [u8]) {
         let key = Zeroizing::new(self.0.to_be_bytes());
         let mut iv = [0; 16];
         iv[..8].copy_from_slice(&frame.to_be_bytes());
-        Stream::new((&*key).into(), (&iv).into())
+        Stream::new((&*key).into(), (&iv).into()).apply_keystream(zeros);
     }
 }
 
@@ -138,8 +139,7 @@ impl Labels {
             });
         }
         let mut labels = Zeroizing::new(Vec::with_capacity(expected * each));
-        for ciphertext in ciphertexts {
-            let clear = secret.decrypt(ciphertext)?;
+        for clear in secret.decrypt_many(ciphertexts)? {
             let words = clear.words();
             let word = |i: usize| u128::from(words.get(i).copied().unwrap_or(0));
             for i in 0..each {
@@ -163,25 +163,35 @@ impl Labels {
         widths: &[u8],
         masked: &[u8],
     ) -> Option<Vec<i16>> {
-        let chosen = self.0.iter().map(|&label| Label(label));
-        let mut streams: Vec<(usize, BitStream)> = chosen
-            .map(|label| (label.select(), BitStream::new(label.stream(frame))))
-            .collect();
-        let mut input = BitReader::new(masked);
-        let mut values = Vec::with_capacity(bits.len());
-        for (&bit, &width) in bits.iter().zip(widths) {
-            let (select, stream) = streams.get_mut(usize::from(bit))?;
-            let both = [input.take(width)?, input.take(width)?];
-            let raw = both[*select] ^ stream.take(width);
-            values.push(extend(raw, width));
+        let count = bits.len().min(widths.len());
+        let (bits, widths) = (&bits[..count], &widths[..count]);
+        let mut cursors = Cursors::new(bits, widths)?;
+        if masked.len() != cursors.masked() {
+            return None;
         }
-        input.ended().then_some(values)
+        let labels: Vec<Label> = self.0.iter().map(|&label| Label(label)).collect();
+        let streams = cursors.streams(labels.iter().copied(), frame);
+        let selects: Vec<u32> = labels.iter().map(|label| label.0 as u32 & 1).collect();
+        let selects: &[u32; BITS] = selects.as_slice().try_into().ok()?;
+        let mut input = BitReader::new(masked);
+        let mut values = Vec::with_capacity(count);
+        values.extend(bits.iter().zip(widths).map(|(&bit, &width)| {
+            let bit = usize::from(bit) % BITS;
+            let mask = streams.take(cursors.next(bit, width));
+            let both = input.take(2 * u32::from(width));
+            let chosen = both >> (selects[bit] * u32::from(width));
+            extend(chosen ^ mask, width)
+        }));
+        Some(values)
     }
 }
 
 impl LabelPairs {
     /// Candidates of a frame's coefficients: of each, `values[i]` for a 0 and
     /// `values[i] + deltas[i]` for a 1, masked in `widths[i]` bits (1 to 16).
+    ///
+    /// # Panics
+    /// If a bit is not below 128 or a width not from 1 to 16.
     pub fn mask(
         &self,
         frame: u64,
@@ -190,96 +200,135 @@ impl LabelPairs {
         values: &[i16],
         deltas: &[i16],
     ) -> Vec<u8> {
-        // By select bit: the value that it stands for, and the label's stream.
-        let mut streams: Vec<[(i16, BitStream); 2]> = self
-            .0
-            .iter()
-            .map(|&[zero, one]| {
-                let (zero, one) = (Label(zero), Label(one));
-                let zero_is = zero.select() as i16;
-                let by_select = match zero.select() {
-                    0 => [zero, one],
-                    _ => [one, zero],
-                };
-                let [a, b] = by_select.map(|label| BitStream::new(label.stream(frame)));
-                [(zero_is, a), (1 - zero_is, b)]
-            })
-            .collect();
-        let mut out = BitWriter::default();
-        for (i, &bit) in bits.iter().enumerate() {
-            let (width, value, delta) = (widths[i], values[i], deltas[i]);
-            for (chosen, stream) in &mut streams[usize::from(bit)] {
-                let candidate = value.wrapping_add(delta.wrapping_mul(*chosen));
-                out.put(clip(candidate, width) ^ stream.take(width), width);
-            }
+        let count = bits.len().min(widths.len());
+        let (bits, widths) = (&bits[..count], &widths[..count]);
+        let Some(mut cursors) = Cursors::new(bits, widths) else {
+            panic!("bits below 128 and widths from 1 to 16");
+        };
+        // By select bit.
+        let by_select = |select: usize| {
+            let order = move |pair: &[u128; 2]| Label(pair[select ^ Label(pair[0]).select()]);
+            self.0.iter().map(order)
+        };
+        let streams = [0, 1].map(|select| cursors.streams(by_select(select), frame));
+        // The value that select 0 stands for, as a mask: all ones for a 1.
+        let mut zero_is = [0i16; BITS];
+        for (zero_is, pair) in zero_is.iter_mut().zip(&*self.0) {
+            *zero_is = -((pair[0] & 1) as i16);
+        }
+        let mut out = BitWriter::new(cursors.masked());
+        for (((&bit, &width), &value), &delta) in bits.iter().zip(widths).zip(values).zip(deltas) {
+            let bit = usize::from(bit) % BITS;
+            let at = cursors.next(bit, width);
+            let first = value.wrapping_add(delta & zero_is[bit]);
+            let second = value.wrapping_add(delta & !zero_is[bit]);
+            let first = clip(first as u32 ^ streams[0].take(at), width);
+            let second = clip(second as u32 ^ streams[1].take(at), width);
+            out.put(first | second << width, 2 * u32::from(width));
         }
         out.end()
     }
 }
 
-/// The lowest bits of a value.
-fn clip(value: i16, width: u8) -> u32 {
-    u32::from(value as u16) & ((1 << width) - 1)
+/// The lowest bits of a number.
+#[inline(always)]
+fn clip(value: u32, width: u8) -> u32 {
+    value & ((1 << width) - 1)
 }
 
-/// The signed value of so many bits.
+/// The signed value of the lowest bits.
+#[inline(always)]
 fn extend(raw: u32, width: u8) -> i16 {
     let shift = 32 - u32::from(width);
     ((raw << shift) as i32 >> shift) as i16
 }
 
-/// Bits from a key stream.
-struct BitStream {
-    cipher: Stream,
-    buffer: Zeroizing<[u8; 128]>,
-    next: usize,
-    bits: u64,
-    count: u8,
+/// Where each label's key stream stands, in bits from the start of all of them: one behind the
+/// other, each as long as the frame's candidates of its bit need it.
+struct Cursors {
+    at: [u32; BITS],
+    /// First byte of each stream, and the end of the last.
+    starts: [usize; BITS + 1],
+    /// Bits of all candidates, of one of the two.
+    total: usize,
 }
 
-impl BitStream {
-    fn new(cipher: Stream) -> Self {
+impl Cursors {
+    /// `None` if a bit is none of 128 or a width not from 1 to 16, or if it is all too much.
+    fn new(bits: &[u8], widths: &[u8]) -> Option<Self> {
+        let mut lengths = [0usize; 256];
+        let mut fine = true;
+        for (&bit, &width) in bits.iter().zip(widths) {
+            lengths[usize::from(bit)] += usize::from(width);
+            fine &= (1..=16).contains(&width);
+        }
+        fine &= lengths[BITS..].iter().all(|&length| length == 0);
+        let (mut at, mut starts) = ([0; BITS], [0; BITS + 1]);
+        for (i, length) in lengths[..BITS].iter().enumerate() {
+            at[i] = u32::try_from(8 * starts[i]).ok()?;
+            starts[i + 1] = starts[i] + length.div_ceil(8);
+        }
+        u32::try_from(8 * starts[BITS]).ok()?;
+        let total = lengths[..BITS].iter().sum();
+        fine.then_some(Self { at, starts, total })
+    }
+
+    /// Bytes of a frame's masked candidates.
+    fn masked(&self) -> usize {
+        (2 * self.total).div_ceil(8)
+    }
+
+    #[inline(always)]
+    fn next(&mut self, bit: usize, width: u8) -> u32 {
+        let at = self.at[bit];
+        self.at[bit] += u32::from(width);
+        at
+    }
+
+    /// The key streams of 128 labels.
+    fn streams(&self, labels: impl Iterator<Item = Label>, frame: u64) -> Streams {
+        // Some more, so that a number is read at once wherever it lies.
+        let mut bytes = Zeroizing::new(vec![0; self.starts[BITS] + 4]);
+        for (label, ends) in labels.zip(self.starts.windows(2)) {
+            if let Some(zeros) = bytes.get_mut(ends[0]..ends[1]) {
+                label.stream(frame, zeros);
+            }
+        }
+        Streams(bytes)
+    }
+}
+
+/// Key streams, one behind the other.
+struct Streams(Zeroizing<Vec<u8>>);
+
+impl Streams {
+    /// 24 bits and more from a bit on.
+    #[inline(always)]
+    fn take(&self, at: u32) -> u32 {
+        let bytes = self.0.get(at as usize / 8..).and_then(|b| b.first_chunk());
+        u32::from_le_bytes(*bytes.unwrap_or(&[0; 4])) >> (at % 8)
+    }
+}
+
+/// Writes bits, the first into the lowest bit of the first byte.
+struct BitWriter {
+    out: Vec<u8>,
+    bits: u64,
+    count: u32,
+}
+
+impl BitWriter {
+    fn new(bytes: usize) -> Self {
         Self {
-            cipher,
-            buffer: Zeroizing::new([0; 128]),
-            next: 128,
+            out: Vec::with_capacity(bytes + 8),
             bits: 0,
             count: 0,
         }
     }
 
-    #[inline]
-    fn take(&mut self, width: u8) -> u32 {
-        if self.count < width {
-            if self.next == self.buffer.len() {
-                self.buffer.fill(0);
-                self.cipher.apply_keystream(&mut *self.buffer);
-                self.next = 0;
-            }
-            let mut word = [0; 4];
-            word.copy_from_slice(&self.buffer[self.next..self.next + 4]);
-            self.next += 4;
-            self.bits |= u64::from(u32::from_le_bytes(word)) << self.count;
-            self.count += 32;
-        }
-        let taken = self.bits as u32 & ((1 << width) - 1);
-        self.bits >>= width;
-        self.count -= width;
-        taken
-    }
-}
-
-/// Writes bits, the first into the lowest bit of the first byte.
-#[derive(Default)]
-struct BitWriter {
-    out: Vec<u8>,
-    bits: u64,
-    count: u8,
-}
-
-impl BitWriter {
-    #[inline]
-    fn put(&mut self, value: u32, width: u8) {
+    /// At most 32, and none above them.
+    #[inline(always)]
+    fn put(&mut self, value: u32, width: u32) {
         self.bits |= u64::from(value) << self.count;
         self.count += width;
         if self.count >= 32 {
@@ -291,18 +340,18 @@ impl BitWriter {
     }
 
     fn end(mut self) -> Vec<u8> {
-        let bytes = usize::from(self.count.div_ceil(8));
+        let bytes = self.count.div_ceil(8) as usize;
         self.out
             .extend_from_slice(&self.bits.to_le_bytes()[..bytes]);
         self.out
     }
 }
 
-/// Reads what [`BitWriter`] wrote.
+/// Reads what [`BitWriter`] wrote; zeros after its end.
 struct BitReader<'a> {
     input: &'a [u8],
     bits: u64,
-    count: u8,
+    count: u32,
 }
 
 impl<'a> BitReader<'a> {
@@ -314,22 +363,29 @@ impl<'a> BitReader<'a> {
         }
     }
 
-    #[inline]
-    fn take(&mut self, width: u8) -> Option<u32> {
-        while self.count < width {
-            let (&byte, rest) = self.input.split_first()?;
-            self.bits |= u64::from(byte) << self.count;
-            self.count += 8;
-            self.input = rest;
+    /// At most 32, and whatever follows above them.
+    #[inline(always)]
+    fn take(&mut self, width: u32) -> u32 {
+        if self.count < width {
+            let word = match self.input.split_first_chunk() {
+                Some((word, rest)) => {
+                    self.input = rest;
+                    *word
+                }
+                None => {
+                    let mut word = [0; 4];
+                    word[..self.input.len()].copy_from_slice(self.input);
+                    self.input = &[];
+                    word
+                }
+            };
+            self.bits |= u64::from(u32::from_le_bytes(word)) << self.count;
+            self.count += 32;
         }
-        let taken = self.bits as u32 & ((1 << width) - 1);
+        let taken = self.bits as u32;
         self.bits >>= width;
         self.count -= width;
-        Some(taken)
-    }
-
-    fn ended(&self) -> bool {
-        self.input.is_empty() && self.count < 8
+        taken
     }
 }
 

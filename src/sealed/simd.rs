@@ -6,34 +6,37 @@ use super::Error;
 use super::entropy::{Decoder, Encoder};
 use super::model::{self, Activity};
 use super::picture::Tiles;
-use super::transform::{self, Group};
+use super::transform::{self, Group, LANES, Lanes, Numbers};
 
 macro_rules! fastest {
-    ($(#[$doc:meta])* $module:ident::$name:ident($($value:ident: $type:ty),*) $(-> $out:ty)?) => {
+    (
+        $(#[$doc:meta])*
+        $module:ident::$name:ident $(<$plain:ty, $wide:ty>)? ($($value:ident: $type:ty),*) $(-> $out:ty)?
+    ) => {
         $(#[$doc])*
         pub(super) fn $name($($value: $type),*) $(-> $out)? {
             #[cfg(target_arch = "x86_64")]
             if std::arch::is_x86_feature_detected!("avx2") {
                 #[target_feature(enable = "avx2")]
                 fn wide($($value: $type),*) $(-> $out)? {
-                    $module::$name($($value),*)
+                    $module::$name $(::<$wide>)? ($($value),*)
                 }
                 // SAFETY: the processor has AVX2, the only thing that `wide` asks for beyond the
                 // baseline.
                 return unsafe { wide($($value),*) };
             }
-            $module::$name($($value),*)
+            $module::$name $(::<$plain>)? ($($value),*)
         }
     };
 }
 
 fastest!(
     /// Samples to coefficients.
-    transform::forward(group: &mut Group)
+    transform::forward<Lanes, avx2::Sixteen>(group: &mut Group)
 );
 fastest!(
     /// Coefficients to samples.
-    transform::inverse(group: &mut Group)
+    transform::inverse<Lanes, avx2::Sixteen>(group: &mut Group)
 );
 fastest!(
     /// Reads up to sixteen blocks of a plane.
@@ -65,3 +68,87 @@ fastest!(
         above: Activity
     ) -> Result<Activity, Error>
 );
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use super::{LANES, Lanes, Numbers};
+    use std::arch::x86_64::*;
+
+    /// Sixteen numbers in a register. Only for functions that were compiled for AVX2, and called
+    /// where the processor has it: `fastest!` sees to both.
+    #[derive(Clone, Copy)]
+    pub(super) struct Sixteen(__m256i);
+
+    impl From<Lanes> for Sixteen {
+        #[inline(always)]
+        fn from(lanes: Lanes) -> Self {
+            // SAFETY: both are sixteen numbers of 16 bits, and any bits are valid.
+            Self(unsafe { std::mem::transmute::<[i16; LANES], __m256i>(lanes.0) })
+        }
+    }
+
+    impl From<Sixteen> for Lanes {
+        #[inline(always)]
+        fn from(sixteen: Sixteen) -> Self {
+            // SAFETY: as above.
+            Self(unsafe { std::mem::transmute::<__m256i, [i16; LANES]>(sixteen.0) })
+        }
+    }
+
+    impl Numbers for Sixteen {
+        #[inline(always)]
+        fn plus(self, other: Self) -> Self {
+            // SAFETY: the type is used where there is AVX2.
+            Self(unsafe { _mm256_add_epi16(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        fn minus(self, other: Self) -> Self {
+            // SAFETY: as above.
+            Self(unsafe { _mm256_sub_epi16(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        fn half(self) -> Self {
+            // SAFETY: as above.
+            Self(unsafe { _mm256_srai_epi16::<1>(self.0) })
+        }
+
+        #[inline(always)]
+        fn times(self, by: i32) -> Self {
+            // SAFETY: as above.
+            Self(unsafe { _mm256_mulhrs_epi16(self.0, _mm256_set1_epi16(by as i16)) })
+        }
+
+        #[inline(always)]
+        fn product<const N: usize>(matrix: &[[i32; N]; N], vector: [Self; N]) -> [Self; N] {
+            let mut out = vector;
+            // SAFETY: as above.
+            unsafe {
+                // Numbers of two vectors side by side: those of even lanes, and those of odd ones.
+                let mut even = [_mm256_setzero_si256(); N];
+                let mut odd = even;
+                for j in 0..N / 2 {
+                    let (a, b) = (vector[2 * j].0, vector[2 * j + 1].0);
+                    even[j] = _mm256_blend_epi16::<0xaa>(a, _mm256_slli_epi32::<16>(b));
+                    odd[j] = _mm256_blend_epi16::<0xaa>(_mm256_srli_epi32::<16>(a), b);
+                }
+                for (out, row) in out.iter_mut().zip(matrix) {
+                    let half = _mm256_set1_epi32(1 << 14);
+                    let (mut evens, mut odds) = (half, half);
+                    for j in 0..N / 2 {
+                        let by = row[2 * j] & 0xffff | row[2 * j + 1] << 16;
+                        let by = _mm256_set1_epi32(by);
+                        evens = _mm256_add_epi32(evens, _mm256_madd_epi16(even[j], by));
+                        odds = _mm256_add_epi32(odds, _mm256_madd_epi16(odd[j], by));
+                    }
+                    // Bits 15 to 30 of each.
+                    let evens = _mm256_srli_epi32::<15>(evens);
+                    let odds = _mm256_slli_epi32::<1>(odds);
+                    out.0 = _mm256_blend_epi16::<0xaa>(evens, odds);
+                }
+            }
+            out
+        }
+    }
+}

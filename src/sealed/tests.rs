@@ -218,7 +218,7 @@ proptest! {
         let mut there = group;
         simd::forward(&mut there);
         let mut plain = group;
-        transform::forward(&mut plain);
+        transform::forward::<transform::Lanes>(&mut plain);
         assert!(there == plain);
         simd::inverse(&mut there);
         assert!(there == group);

@@ -54,39 +54,90 @@ const MIRROR: [[i32; 2]; 2] = [[21407, 8867], [8867, -21407]];
 const QUARTER: [i32; 2] = [13573, 23170];
 const EIGHTH: [i32; 2] = [6518, 12540];
 
-#[inline(always)]
-fn plus(mut a: Lanes, b: Lanes) -> Lanes {
-    for i in 0..LANES {
-        a.0[i] = a.0[i].wrapping_add(b.0[i]);
+/// Sixteen numbers, and what is done with them.
+pub(super) trait Numbers: Copy + From<Lanes> + Into<Lanes> {
+    fn plus(self, other: Self) -> Self;
+    fn minus(self, other: Self) -> Self;
+    /// [a/2], down.
+    fn half(self) -> Self;
+    /// [a·by / 2^15], halves up; `by` fits 16 bits.
+    fn times(self, by: i32) -> Self;
+    /// [Mv], each number rounded once, halves up; the matrix fits 16 bits, times 2^15. N is even.
+    fn product<const N: usize>(matrix: &[[i32; N]; N], vector: [Self; N]) -> [Self; N];
+}
+
+impl Numbers for Lanes {
+    #[inline(always)]
+    fn plus(mut self, other: Self) -> Self {
+        for i in 0..LANES {
+            self.0[i] = self.0[i].wrapping_add(other.0[i]);
+        }
+        self
     }
-    a
+
+    #[inline(always)]
+    fn minus(mut self, other: Self) -> Self {
+        for i in 0..LANES {
+            self.0[i] = self.0[i].wrapping_sub(other.0[i]);
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn half(mut self) -> Self {
+        for i in 0..LANES {
+            self.0[i] >>= 1;
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn times(mut self, by: i32) -> Self {
+        for i in 0..LANES {
+            self.0[i] = ((((i32::from(self.0[i]) * by) >> 14) + 1) >> 1) as i16;
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn product<const N: usize>(matrix: &[[i32; N]; N], vector: [Self; N]) -> [Self; N] {
+        let mut out = vector;
+        for (out, row) in out.iter_mut().zip(matrix) {
+            for i in 0..LANES {
+                let mut sum = 1 << 14;
+                for j in 0..N {
+                    sum = i32::wrapping_add(sum, i32::from(vector[j].0[i]) * row[j]);
+                }
+                out.0[i] = (sum >> 15) as i16;
+            }
+        }
+        out
+    }
 }
 
 #[inline(always)]
-fn minus(mut a: Lanes, b: Lanes) -> Lanes {
-    for i in 0..LANES {
-        a.0[i] = a.0[i].wrapping_sub(b.0[i]);
-    }
-    a
+fn plus<L: Numbers>(a: L, b: L) -> L {
+    a.plus(b)
 }
 
 #[inline(always)]
-fn negate(a: Lanes) -> Lanes {
-    minus(NONE, a)
+fn minus<L: Numbers>(a: L, b: L) -> L {
+    a.minus(b)
 }
 
-/// [a·by / 2^15], halves up.
 #[inline(always)]
-fn times(mut a: Lanes, by: i32) -> Lanes {
-    for i in 0..LANES {
-        a.0[i] = ((((i32::from(a.0[i]) * by) >> 14) + 1) >> 1) as i16;
-    }
-    a
+fn negate<L: Numbers>(a: L) -> L {
+    L::from(NONE).minus(a)
+}
+
+#[inline(always)]
+fn times<L: Numbers>(a: L, by: i32) -> L {
+    a.times(by)
 }
 
 /// (a, b) → (a cos θ + b sin θ, b cos θ − a sin θ), given tan(θ/2) and sin θ.
 #[inline(always)]
-fn turn([a, b]: [Lanes; 2], [tan, sin]: [i32; 2]) -> [Lanes; 2] {
+fn turn<L: Numbers>([a, b]: [L; 2], [tan, sin]: [i32; 2]) -> [L; 2] {
     let a = plus(a, times(b, tan));
     let b = minus(b, times(a, sin));
     [plus(a, times(b, tan)), b]
@@ -94,7 +145,7 @@ fn turn([a, b]: [Lanes; 2], [tan, sin]: [i32; 2]) -> [Lanes; 2] {
 
 /// The inverse of [`turn`].
 #[inline(always)]
-fn back([a, b]: [Lanes; 2], [tan, sin]: [i32; 2]) -> [Lanes; 2] {
+fn back<L: Numbers>([a, b]: [L; 2], [tan, sin]: [i32; 2]) -> [L; 2] {
     let a = minus(a, times(b, tan));
     let b = plus(b, times(a, sin));
     [minus(a, times(b, tan)), b]
@@ -102,68 +153,44 @@ fn back([a, b]: [Lanes; 2], [tan, sin]: [i32; 2]) -> [Lanes; 2] {
 
 /// Half of (a + b + c + d, a + b − c − d, a − b + c − d, a − b − c + d). Its own inverse.
 #[inline(always)]
-fn hadamard([a, b, c, d]: [Lanes; 4]) -> [Lanes; 4] {
+fn hadamard<L: Numbers>([a, b, c, d]: [L; 4]) -> [L; 4] {
     let (a, b) = (plus(a, d), minus(b, c));
-    let half = shift(minus(a, b));
+    let half = minus(a, b).half();
     let (c, d) = (minus(half, d), minus(half, c));
     [minus(a, d), plus(b, c), c, d]
 }
 
-#[inline(always)]
-fn shift(mut a: Lanes) -> Lanes {
-    for i in 0..LANES {
-        a.0[i] >>= 1;
-    }
-    a
-}
-
-/// [Mv], each number rounded once.
-#[inline(always)]
-fn product<const N: usize>(matrix: &[[i32; N]; N], vector: [Lanes; N]) -> [Lanes; N] {
-    let mut out = [NONE; N];
-    for (out, row) in out.iter_mut().zip(matrix) {
-        for i in 0..LANES {
-            let mut sum = 1 << 14;
-            for j in 0..N {
-                sum = i32::wrapping_add(sum, i32::from(vector[j].0[i]) * row[j]);
-            }
-            out.0[i] = (sum >> 15) as i16;
-        }
-    }
-    out
-}
-
 /// [Mv] for M along the vector and a butterfly between its halves, given M/√2.
 #[inline(always)]
-fn crossed<const N: usize>(matrix: &[[i32; N]; N], [a, b]: [[Lanes; N]; 2]) -> [[Lanes; N]; 2] {
+fn crossed<L: Numbers, const N: usize>(matrix: &[[i32; N]; N], [a, b]: [[L; N]; 2]) -> [[L; N]; 2] {
     let (mut sum, mut difference) = (a, a);
     for i in 0..N {
         sum[i] = plus(a[i], b[i]);
         difference[i] = minus(a[i], b[i]);
     }
-    [product(matrix, sum), product(matrix, difference)]
+    [L::product(matrix, sum), L::product(matrix, difference)]
 }
 
 /// [Mv] for one vector, [`crossed`] for two.
 #[inline(always)]
-fn apply<const N: usize, const R: usize>(
+fn apply<L: Numbers, const N: usize, const R: usize>(
     matrix: &[[i32; N]; N],
-    v: [[Lanes; N]; R],
-) -> [[Lanes; N]; R] {
+    v: [[L; N]; R],
+) -> [[L; N]; R] {
     let mut out = v;
     match R {
         2 => [out[0], out[R - 1]] = crossed(matrix, [v[0], v[R - 1]]),
-        _ => out[0] = product(matrix, v[0]),
+        _ => out[0] = L::product(matrix, v[0]),
     }
     out
 }
 
 /// a + b, or with `LESS` a − b.
 #[inline(always)]
-fn sum<const N: usize, const R: usize, const LESS: bool>(
-    mut a: [[Lanes; N]; R],
-    b: [[Lanes; N]; R],
-) -> [[Lanes; N]; R] {
+fn sum<L: Numbers, const N: usize, const R: usize, const LESS: bool>(
+    mut a: [[L; N]; R],
+    b: [[L; N]; R],
+) -> [[L; N]; R] {
     for r in 0..R {
         for i in 0..N {
             a[r][i] = match LESS {
@@ -177,35 +204,35 @@ fn sum<const N: usize, const R: usize, const LESS: bool>(
 
 /// (Ma, Mb) for an orthogonal, symmetric M.
 #[inline(always)]
-fn pair<const N: usize, const R: usize>(
-    a: [[Lanes; N]; R],
-    b: [[Lanes; N]; R],
+fn pair<L: Numbers, const N: usize, const R: usize>(
+    a: [[L; N]; R],
+    b: [[L; N]; R],
     m: &[[i32; N]; N],
-) -> [[[Lanes; N]; R]; 2] {
-    let b = sum::<N, R, false>(b, apply(m, a));
-    let a = sum::<N, R, true>(a, apply(m, b));
-    let b = sum::<N, R, false>(b, apply(m, a));
-    [b, sum::<N, R, true>([[NONE; N]; R], a)]
+) -> [[[L; N]; R]; 2] {
+    let b = sum::<L, N, R, false>(b, apply(m, a));
+    let a = sum::<L, N, R, true>(a, apply(m, b));
+    let b = sum::<L, N, R, false>(b, apply(m, a));
+    [b, sum::<L, N, R, true>([[L::from(NONE); N]; R], a)]
 }
 
 /// The inverse of [`pair`].
 #[inline(always)]
-fn unpair<const N: usize, const R: usize>(
-    a: [[Lanes; N]; R],
-    b: [[Lanes; N]; R],
+fn unpair<L: Numbers, const N: usize, const R: usize>(
+    a: [[L; N]; R],
+    b: [[L; N]; R],
     m: &[[i32; N]; N],
-) -> [[[Lanes; N]; R]; 2] {
-    let (b, a) = (a, sum::<N, R, true>([[NONE; N]; R], b));
-    let b = sum::<N, R, true>(b, apply(m, a));
-    let a = sum::<N, R, false>(a, apply(m, b));
-    let b = sum::<N, R, true>(b, apply(m, a));
+) -> [[[L; N]; R]; 2] {
+    let (b, a) = (a, sum::<L, N, R, true>([[L::from(NONE); N]; R], b));
+    let b = sum::<L, N, R, true>(b, apply(m, a));
+    let a = sum::<L, N, R, false>(a, apply(m, b));
+    let b = sum::<L, N, R, true>(b, apply(m, a));
     [a, b]
 }
 
-type Quarter = [[Lanes; 4]; 4];
+type Quarter<L> = [[L; 4]; 4];
 
 #[inline(always)]
-fn transposed(q: Quarter) -> Quarter {
+fn transposed<L: Numbers>(q: Quarter<L>) -> Quarter<L> {
     let mut out = q;
     for y in 0..4 {
         for x in 0..4 {
@@ -217,7 +244,7 @@ fn transposed(q: Quarter) -> Quarter {
 
 /// DCT-IV along rows, DCT-II along columns.
 #[inline(always)]
-fn mixed(q: Quarter) -> Quarter {
+fn mixed<L: Numbers>(q: Quarter<L>) -> Quarter<L> {
     let [[e0, n0], [e1, n1]] = pair([q[0], q[3]], [q[1], q[2]], &HALVED);
     let mut out = q;
     for x in 0..4 {
@@ -231,7 +258,7 @@ fn mixed(q: Quarter) -> Quarter {
 
 /// The inverse of [`mixed`].
 #[inline(always)]
-fn unmixed(q: Quarter) -> Quarter {
+fn unmixed<L: Numbers>(q: Quarter<L>) -> Quarter<L> {
     let (mut e0, mut e1, mut n0, mut n1) = (q[0], q[0], q[0], q[0]);
     for x in 0..4 {
         [e0[x], e1[x]] = back([q[0][x], negate(q[2][x])], QUARTER);
@@ -243,7 +270,7 @@ fn unmixed(q: Quarter) -> Quarter {
 
 /// DCT-IV along rows.
 #[inline(always)]
-fn odd(q: Quarter) -> Quarter {
+fn odd<L: Numbers>(q: Quarter<L>) -> Quarter<L> {
     let [[r0], [r1]] = pair([q[0]], [q[1]], &FOURTH);
     let [[r2], [r3]] = pair([q[2]], [q[3]], &FOURTH);
     [r0, r1, r2, r3]
@@ -251,7 +278,7 @@ fn odd(q: Quarter) -> Quarter {
 
 /// The inverse of [`odd`].
 #[inline(always)]
-fn unodd(q: Quarter) -> Quarter {
+fn unodd<L: Numbers>(q: Quarter<L>) -> Quarter<L> {
     let [[r0], [r1]] = unpair([q[0]], [q[1]], &FOURTH);
     let [[r2], [r3]] = unpair([q[2]], [q[3]], &FOURTH);
     [r0, r1, r2, r3]
@@ -259,7 +286,7 @@ fn unodd(q: Quarter) -> Quarter {
 
 /// DCT-II along rows and columns.
 #[inline(always)]
-fn even(q: Quarter) -> Quarter {
+fn even<L: Numbers>(q: Quarter<L>) -> Quarter<L> {
     let s00 = hadamard([q[0][0], q[0][3], q[3][0], q[3][3]]);
     let s01 = hadamard([q[0][1], q[0][2], q[3][1], q[3][2]]);
     let s10 = hadamard([q[1][0], q[1][3], q[2][0], q[2][3]]);
@@ -289,9 +316,9 @@ fn even(q: Quarter) -> Quarter {
 
 /// The inverse of [`even`].
 #[inline(always)]
-fn uneven(q: Quarter) -> Quarter {
+fn uneven<L: Numbers>(q: Quarter<L>) -> Quarter<L> {
     let ee = hadamard([q[0][0], q[2][0], q[0][2], q[2][2]]);
-    let mut across = [[NONE; 2]; 2];
+    let mut across = [[L::from(NONE); 2]; 2];
     let mut down = across;
     for i in 0..2 {
         for j in 0..2 {
@@ -319,12 +346,12 @@ fn uneven(q: Quarter) -> Quarter {
 
 /// Samples to coefficients.
 #[inline(always)]
-pub(super) fn forward(group: &mut Group) {
-    let mut quarters = [[[NONE; 4]; 4]; 4];
+pub(super) fn forward<L: Numbers>(group: &mut Group) {
+    let mut quarters = [[[L::from(NONE); 4]; 4]; 4];
     for y in 0..4 {
         for x in 0..4 {
             let [a, b, c, d] = [8 * y + x, 8 * y + 7 - x, 56 - 8 * y + x, 63 - 8 * y - x];
-            let four = hadamard([group[a], group[b], group[c], group[d]]);
+            let four = hadamard([a, b, c, d].map(|i| L::from(group[i])));
             for (quarter, value) in quarters.iter_mut().zip(four) {
                 quarter[y][x] = value;
             }
@@ -339,9 +366,9 @@ pub(super) fn forward(group: &mut Group) {
 
 /// Coefficients to samples: undoes [`forward`].
 #[inline(always)]
-pub(super) fn inverse(group: &mut Group) {
-    let ee = uneven(take(group, [0, 0]));
-    let eo = unmixed(take(group, [0, 1]));
+pub(super) fn inverse<L: Numbers>(group: &mut Group) {
+    let ee = uneven(take::<L>(group, [0, 0]));
+    let eo = unmixed(take::<L>(group, [0, 1]));
     let oe = transposed(unmixed(transposed(take(group, [1, 0]))));
     let oo = unodd(transposed(unodd(transposed(take(group, [1, 1])))));
     for y in 0..4 {
@@ -349,27 +376,27 @@ pub(super) fn inverse(group: &mut Group) {
             let at = [8 * y + x, 8 * y + 7 - x, 56 - 8 * y + x, 63 - 8 * y - x];
             let four = hadamard([ee[y][x], oe[y][x], eo[y][x], oo[y][x]]);
             for (i, value) in at.into_iter().zip(four) {
-                group[i] = value;
+                group[i] = value.into();
             }
         }
     }
 }
 
 #[inline(always)]
-fn put(group: &mut Group, quarter: Quarter, [u, v]: [usize; 2]) {
+fn put<L: Numbers>(group: &mut Group, quarter: Quarter<L>, [u, v]: [usize; 2]) {
     for y in 0..4 {
         for x in 0..4 {
-            group[8 * (2 * y + u) + 2 * x + v] = quarter[y][x];
+            group[8 * (2 * y + u) + 2 * x + v] = quarter[y][x].into();
         }
     }
 }
 
 #[inline(always)]
-fn take(group: &Group, [u, v]: [usize; 2]) -> Quarter {
-    let mut quarter = [[NONE; 4]; 4];
+fn take<L: Numbers>(group: &Group, [u, v]: [usize; 2]) -> Quarter<L> {
+    let mut quarter = [[L::from(NONE); 4]; 4];
     for (y, row) in quarter.iter_mut().enumerate() {
         for (x, entry) in row.iter_mut().enumerate() {
-            *entry = group[8 * (2 * y + u) + 2 * x + v];
+            *entry = group[8 * (2 * y + u) + 2 * x + v].into();
         }
     }
     quarter
