@@ -6,8 +6,8 @@
 //! its own, a larger one a token of its size, followed by raw bits. Which of a family of tables a
 //! context uses is one byte: they are built from integers alone, and few numbers need no more.
 
-use super::Error;
 use super::transform::LANES;
+use super::{Error, simd};
 use std::sync::LazyLock;
 
 /// Contexts there can be.
@@ -22,6 +22,10 @@ const STRIDE: usize = 32;
 /// Bits of a probability.
 const BITS: u32 = 11;
 const SLOTS: usize = 1 << BITS;
+/// Tokens of all contexts.
+const ALL: usize = CONTEXTS * STRIDE;
+/// Reciprocals are times 2 to this power.
+const SHIFT: u32 = 43;
 /// Least state; words are 16 bits.
 const LEAST: u32 = 1 << 16;
 
@@ -202,7 +206,6 @@ impl Encoder {
 
     /// Appends all that was collected to `out`.
     pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
-        const ALL: usize = CONTEXTS * STRIDE;
         // Four times, so that equal numbers in a row need not wait for each other. The last
         // context's last token is none: what is not there is counted there.
         let mut counts = vec![[0u32; ALL]; 4];
@@ -236,43 +239,109 @@ impl Encoder {
                 start += u32::from(frequency);
             }
         }
-        let states = self.states(&steps);
+        let states = simd::states(&self.symbols, &steps, &mut self.words);
         if self.holds > 0 {
             self.raw.push(self.held as u8);
         }
         out.reserve(4 + 4 * LANES + 2 * self.words.len() + self.raw.len());
         out.extend_from_slice(&(self.words.len() as u32).to_le_bytes());
         out.extend(states.iter().flat_map(|state| state.to_le_bytes()));
-        out.extend(self.words.iter().rev().flat_map(|word| word.to_le_bytes()));
+        out.extend(self.words.iter().flat_map(|word| word.to_le_bytes()));
         out.extend_from_slice(&self.raw);
     }
+}
 
-    /// From the last symbol to the first: words, the last one first, and the states they leave.
-    fn states(&mut self, steps: &[Step]) -> [u32; LANES] {
-        let mut states = [LEAST; LANES];
-        let mut words = [0; LANES];
-        for vector in self.symbols.chunks_exact(LANES).rev() {
-            let mut count = 0;
-            for lane in (0..LANES).rev() {
-                // What is not there has a step that does nothing.
-                let step = &steps[usize::from(vector[lane]) % (CONTEXTS * STRIDE)];
-                let x = states[lane];
-                let full = x >> (32 - BITS) >= step.frequency;
-                words[count % LANES] = x as u16;
-                count += usize::from(full);
-                let x = if full { x >> 16 } else { x };
-                let quotient = ((u64::from(x) * step.reciprocal) >> 43) as u32;
-                states[lane] = x + step.start + quotient * (SLOTS as u32 - step.frequency);
-            }
-            self.words.extend_from_slice(&words[..count]);
+/// Takes symbols from the last to the first. Returns the states they leave, with all words in
+/// `words`, the last one taken first.
+pub(super) fn states(symbols: &[u16], steps: &[Step], words: &mut Vec<u16>) -> [u32; LANES] {
+    let mut states = [LEAST; LANES];
+    let mut some = [0; LANES];
+    words.clear();
+    for vector in symbols.chunks_exact(LANES).rev() {
+        let mut count = 0;
+        for lane in (0..LANES).rev() {
+            // What is not there has a step that does nothing.
+            let step = &steps[usize::from(vector[lane]) % ALL];
+            let x = states[lane];
+            let full = x >> (32 - BITS) >= step.frequency;
+            some[count % LANES] = x as u16;
+            count += usize::from(full);
+            let x = if full { x >> 16 } else { x };
+            let quotient = ((u64::from(x) * step.reciprocal) >> SHIFT) as u32;
+            states[lane] = x + step.start + quotient * (SLOTS as u32 - step.frequency);
         }
-        states
+        words.extend_from_slice(&some[..count]);
     }
+    words.reverse();
+    states
+}
+
+/// The same with AVX-512: sixteen states in a register.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt")]
+pub(super) fn states_512(symbols: &[u16], steps: &[Step], words: &mut Vec<u16>) -> [u32; LANES] {
+    use std::arch::x86_64::*;
+    // Start and, above it, frequency.
+    let mut both = [0u32; ALL];
+    let mut reciprocals = [0u64; ALL];
+    for (i, step) in steps.iter().enumerate().take(ALL) {
+        both[i] = step.start | step.frequency << 16;
+        reciprocals[i] = step.reciprocal;
+    }
+    // At most a word each; they fill it from its end.
+    words.clear();
+    words.resize(symbols.len(), 0);
+    let mut first = words.len();
+    let mut x = _mm512_set1_epi32(LEAST as i32);
+    for vector in symbols.as_chunks::<LANES>().0.iter().rev() {
+        // SAFETY: 32 bytes are read from a vector of as many.
+        let symbol = unsafe { _mm256_loadu_epi16(vector.as_ptr().cast()) };
+        let symbol = _mm256_and_si256(symbol, _mm256_set1_epi16(ALL as i16 - 1));
+        let symbol = _mm512_cvtepu16_epi32(symbol);
+        let halves = [
+            _mm512_castsi512_si256(symbol),
+            _mm512_extracti64x4_epi64::<1>(symbol),
+        ];
+        // SAFETY: symbols are below ALL, the length of both arrays.
+        let (step, reciprocal) = unsafe {
+            (
+                _mm512_i32gather_epi32::<4>(symbol, both.as_ptr().cast()),
+                halves.map(|half| _mm512_i32gather_epi64::<8>(half, reciprocals.as_ptr().cast())),
+            )
+        };
+        let frequency = _mm512_srli_epi32::<16>(step);
+        let start = _mm512_and_si512(step, _mm512_set1_epi32(0xffff));
+        let full = _mm512_cmpge_epu32_mask(_mm512_srli_epi32::<{ 32 - BITS }>(x), frequency);
+        let out = _mm512_cvtepi32_epi16(_mm512_maskz_compress_epi32(full, x));
+        let count = full.count_ones();
+        first -= count as usize;
+        if let Some(to) = words.get_mut(first..first + count as usize) {
+            let mask = ((1u32 << count) - 1) as u16;
+            // SAFETY: writes the first `count` of sixteen words, for which there is room.
+            unsafe { _mm256_mask_storeu_epi16(to.as_mut_ptr().cast(), mask, out) };
+        }
+        x = _mm512_mask_srli_epi32::<16>(x, full, x);
+        let quotient = |half, reciprocal| {
+            let product = _mm512_mullo_epi64(_mm512_cvtepu32_epi64(half), reciprocal);
+            _mm512_cvtepi64_epi32(_mm512_srli_epi64::<SHIFT>(product))
+        };
+        let low = quotient(_mm512_castsi512_si256(x), reciprocal[0]);
+        let high = quotient(_mm512_extracti64x4_epi64::<1>(x), reciprocal[1]);
+        let quotient = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
+        let others = _mm512_sub_epi32(_mm512_set1_epi32(SLOTS as i32), frequency);
+        x = _mm512_add_epi32(x, start);
+        x = _mm512_add_epi32(x, _mm512_mullo_epi32(quotient, others));
+    }
+    words.drain(..first);
+    let mut states = [0u32; LANES];
+    // SAFETY: 64 bytes into an array of as many.
+    unsafe { _mm512_storeu_epi32(states.as_mut_ptr().cast(), x) };
+    states
 }
 
 /// How a state takes a token.
 #[derive(Clone, Copy)]
-struct Step {
+pub(super) struct Step {
     start: u32,
     frequency: u32,
     /// 2^43/frequency, rounded up: x·reciprocal >> 43 is x/frequency for all x below
@@ -285,7 +354,7 @@ impl Step {
         Self {
             start,
             frequency,
-            reciprocal: (1u64 << 43).div_ceil(u64::from(frequency.max(1))),
+            reciprocal: (1u64 << SHIFT).div_ceil(u64::from(frequency.max(1))),
         }
     }
 }
@@ -358,6 +427,16 @@ impl<'a> Decoder<'a> {
     /// The next `count` numbers; the vector's others are 0.
     #[inline(always)]
     pub(super) fn vector(&mut self, contexts: &Contexts, count: usize) -> Result<Vector, Error> {
+        self.vector_by::<false>(contexts, count)
+    }
+
+    /// [`Decoder::vector`], with `WIDE` by AVX-512: for functions that are compiled for it.
+    #[inline(always)]
+    pub(super) fn vector_by<const WIDE: bool>(
+        &mut self,
+        contexts: &Contexts,
+        count: usize,
+    ) -> Result<Vector, Error> {
         let words: &[u16; LANES] = self
             .words
             .get(self.next..)
@@ -367,6 +446,13 @@ impl<'a> Decoder<'a> {
             self.tables.as_slice().try_into().map_err(|_| SHORT)?;
         let mut numbers = [0; LANES];
         let mut taken = 0;
+        #[cfg(target_arch = "x86_64")]
+        if WIDE && count >= LANES {
+            // SAFETY: `WIDE` is for processors that have AVX-512.
+            (numbers, taken) = unsafe { take_512(tables, &mut self.states, contexts, words) };
+            self.next += taken;
+            return self.complete(numbers);
+        }
         let mut one = |i: usize| {
             let x = self.states[i];
             let slot = usize::from(contexts[i]) % CONTEXTS * SLOTS + x as usize % SLOTS;
@@ -389,6 +475,12 @@ impl<'a> Decoder<'a> {
             }
         }
         self.next += taken;
+        self.complete(numbers)
+    }
+
+    /// Tokens to numbers.
+    #[inline(always)]
+    fn complete(&mut self, mut numbers: Vector) -> Result<Vector, Error> {
         if numbers.iter().fold(0, |all, number| all | number) >= DIRECT {
             for number in &mut numbers {
                 if *number >= DIRECT {
@@ -425,6 +517,47 @@ impl<'a> Decoder<'a> {
             false => Err(Error::Rest("its numbers do not add up")),
         }
     }
+}
+
+/// The next sixteen tokens, and how many words they took.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt")]
+fn take_512(
+    tables: &[u32; CONTEXTS * SLOTS],
+    states: &mut [u32; LANES],
+    contexts: &Contexts,
+    words: &[u16; LANES],
+) -> (Vector, usize) {
+    use std::arch::x86_64::*;
+    // SAFETY: all are read whole.
+    let (context, x, words) = unsafe {
+        (
+            _mm512_cvtepu8_epi32(_mm_loadu_si128(contexts.as_ptr().cast())),
+            _mm512_loadu_epi32(states.as_ptr().cast()),
+            _mm512_cvtepu16_epi32(_mm256_loadu_epi16(words.as_ptr().cast())),
+        )
+    };
+    let context = _mm512_and_si512(context, _mm512_set1_epi32(CONTEXTS as i32 - 1));
+    let slot = _mm512_and_si512(x, _mm512_set1_epi32(SLOTS as i32 - 1));
+    let slot = _mm512_or_si512(_mm512_slli_epi32::<BITS>(context), slot);
+    // SAFETY: context · SLOTS + slot is below the length of the tables.
+    let entry = unsafe { _mm512_i32gather_epi32::<4>(slot, tables.as_ptr().cast()) };
+    let frequency = _mm512_and_si512(_mm512_srli_epi32::<8>(entry), _mm512_set1_epi32(0xfff));
+    let x = _mm512_mullo_epi32(frequency, _mm512_srli_epi32::<BITS>(x));
+    let x = _mm512_add_epi32(x, _mm512_srli_epi32::<20>(entry));
+    let empty = _mm512_cmplt_epu32_mask(x, _mm512_set1_epi32(LEAST as i32));
+    let words = _mm512_maskz_expand_epi32(empty, words);
+    let filled = _mm512_or_si512(_mm512_slli_epi32::<16>(x), words);
+    let x = _mm512_mask_mov_epi32(x, empty, filled);
+    let token = _mm512_and_si512(entry, _mm512_set1_epi32(0xff));
+    let mut numbers = [0; LANES];
+    // SAFETY: both are written whole.
+    unsafe {
+        _mm512_storeu_epi32(states.as_mut_ptr().cast(), x);
+        _mm256_storeu_epi16(numbers.as_mut_ptr().cast(), _mm512_cvtepi32_epi16(token));
+    }
+    (numbers, empty.count_ones() as usize)
 }
 
 #[cfg(test)]

@@ -172,9 +172,9 @@ pub(super) fn encode(
     around.activity()
 }
 
-/// Reads them.
+/// Reads them, with `WIDE` by AVX-512.
 #[inline(always)]
-pub(super) fn decode(
+pub(super) fn decode<const WIDE: bool>(
     decoder: &mut Decoder,
     group: &mut Group,
     count: usize,
@@ -186,7 +186,7 @@ pub(super) fn decode(
     for &at in order {
         let at = usize::from(at) % 64;
         let contexts = around.contexts(at, first);
-        let numbers = decoder.vector(&contexts, count)?;
+        let numbers = decoder.vector_by::<WIDE>(&contexts, count)?;
         let values = &mut group[at].0;
         for i in 0..LANES {
             values[i] = unfold(numbers[i]);

@@ -140,6 +140,18 @@ impl Tiles {
     }
 }
 
+/// Where blocks differ in a row of blocks: not 0.
+#[inline(always)]
+pub(super) fn differences(out: &mut [u64], width: usize, now: &[u8], was: &[u8]) {
+    out.fill(0);
+    for (now, was) in now.chunks_exact(width).zip(was.chunks_exact(width)) {
+        let (now, was) = (now.as_chunks::<BLOCK>().0, was.as_chunks::<BLOCK>().0);
+        for (out, (now, was)) in out.iter_mut().zip(now.iter().zip(was)) {
+            *out |= u64::from_le_bytes(*now) ^ u64::from_le_bytes(*was);
+        }
+    }
+}
+
 /// A picture: its planes, rows without padding, samples of 8 bits.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Picture {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The inner loops compiled once more for AVX2, and taken where the processor has it. Same integers
-//! on all.
+//! The inner loops compiled once more for AVX2 and AVX-512, and taken where the processor has it.
+//! Same integers on all.
 
 use super::Error;
-use super::entropy::{Decoder, Encoder};
+use super::entropy::{self, Decoder, Encoder, Step};
 use super::model::{self, Activity};
-use super::picture::Tiles;
+use super::picture::{self, Tiles};
 use super::transform::{self, Group, LANES, Lanes, Numbers};
 
 macro_rules! fastest {
@@ -39,6 +39,10 @@ fastest!(
     transform::inverse<Lanes, avx2::Sixteen>(group: &mut Group)
 );
 fastest!(
+    /// Where blocks differ in a row of blocks.
+    picture::differences(out: &mut [u64], width: usize, now: &[u8], was: &[u8])
+);
+fastest!(
     /// Reads up to sixteen blocks of a plane.
     transform::load(group: &mut Group, tiles: &Tiles, samples: &[u8], blocks: &[u32])
 );
@@ -57,17 +61,50 @@ fastest!(
         above: Activity
     ) -> Activity
 );
-fastest!(
-    /// Reads a group's coefficients.
-    model::decode(
-        decoder: &mut Decoder,
-        group: &mut Group,
-        count: usize,
-        order: &[u8],
-        first: u8,
-        above: Activity
-    ) -> Result<Activity, Error>
-);
+/// Reads a group's coefficients.
+pub(super) fn decode(
+    decoder: &mut Decoder,
+    group: &mut Group,
+    count: usize,
+    order: &[u8],
+    first: u8,
+    above: Activity,
+) -> Result<Activity, Error> {
+    #[cfg(target_arch = "x86_64")]
+    if has_512() {
+        #[target_feature(enable = "avx2,avx512f,avx512bw,avx512dq,avx512vl,popcnt")]
+        fn wide(
+            decoder: &mut Decoder,
+            group: &mut Group,
+            count: usize,
+            order: &[u8],
+            first: u8,
+            above: Activity,
+        ) -> Result<Activity, Error> {
+            model::decode::<true>(decoder, group, count, order, first, above)
+        }
+        // SAFETY: the processor has what `wide` asks for.
+        return unsafe { wide(decoder, group, count, order, first, above) };
+    }
+    model::decode::<false>(decoder, group, count, order, first, above)
+}
+
+/// Symbols to words: see [`entropy::states`].
+pub(super) fn states(symbols: &[u16], steps: &[Step], words: &mut Vec<u16>) -> [u32; LANES] {
+    #[cfg(target_arch = "x86_64")]
+    if has_512() {
+        // SAFETY: the processor has what it asks for.
+        return unsafe { entropy::states_512(symbols, steps, words) };
+    }
+    entropy::states(symbols, steps, words)
+}
+
+/// Whether the processor has AVX-512 with bytes, words, 64-bit products and short vectors.
+#[cfg(target_arch = "x86_64")]
+fn has_512() -> bool {
+    use std::arch::is_x86_feature_detected as has;
+    has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") && has!("popcnt")
+}
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {

@@ -6,7 +6,7 @@ use super::model::{self, CHROMA, EDGE, FLAG, FORM, LUMA, MEAN, NARROWS, RUN, SAM
 use super::picture::Tiles;
 use super::transform::{Group, LANES, ZERO};
 use super::{Error, Geometry, NARROW, Picture, WIDE, simd};
-use crate::watermark::{Class, Layout, Settings};
+use crate::watermark::{BLOCK, Class, Layout, Settings};
 use zeroize::Zeroize;
 
 /// What a picture was split into. Entries of `positions`, `widths`, `values` and `deltas` belong
@@ -484,7 +484,19 @@ fn changes(tiles: &Tiles, samples: &[u8], was: Option<&[u8]>) -> Vec<u32> {
         return (0..all as u32).collect();
     };
     let mut changed = Vec::with_capacity(all);
-    for i in 0..all {
+    let mut differences = vec![0; tiles.columns];
+    let stripe = BLOCK * tiles.width;
+    let stripes = samples.chunks(stripe).zip(was.chunks(stripe));
+    for (i, (now, was)) in stripes.take(tiles.rows).enumerate() {
+        if now == was {
+            continue;
+        }
+        simd::differences(&mut differences, tiles.width, now, was);
+        let first = i * tiles.columns;
+        let differ = (first..).zip(&differences);
+        changed.extend(differ.filter(|one| *one.1 != 0).map(|one| one.0 as u32));
+    }
+    for i in tiles.blocks()..all {
         let [x, y, width, height] = tiles.area(i);
         let same = (y..y + height).all(|y| {
             let row = y * tiles.width + x..y * tiles.width + x + width;
