@@ -2,7 +2,7 @@
 //! The owner's side of a retrieval: from what cloud and third party give back to the original.
 
 use super::super::{Geometry, Joiner, Picture, Split, Splitter};
-use super::{Error, packing};
+use super::{Error, Kept, packing};
 use crate::homomorphic::packed::SecretKey;
 use crate::homomorphic::retrieval::{self, Sign};
 use crate::protocol::{Agreed, Video};
@@ -67,7 +67,8 @@ pub fn signs(remainders: &[Option<i8>]) -> Vec<Sign> {
     remainders.iter().map(sign).collect()
 }
 
-/// How many marks of a restored frame are as the owner made them.
+/// How a restored frame goes with what its owner has kept. Another frame of the same ticket has its
+/// marks on the same grid: the marks alone do not tell it from the right one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fit {
     /// Marks.
@@ -75,6 +76,8 @@ pub struct Fit {
     /// Those whose remainder in the restored frame is not the one that the owner has kept: none if
     /// the archive is lossless and nobody has changed it.
     pub wrong: usize,
+    /// The frame is the one that was sealed, bit for bit, colour and all.
+    pub exact: bool,
 }
 
 /// Restores the frames of one ticket.
@@ -105,7 +108,7 @@ impl Restorer {
         })
     }
 
-    /// Frame number `frame` of a request, from its rest, its sums and the owner's remainders, and
+    /// Frame number `frame` of a request, from its rest, its sums and what the owner has kept, and
     /// how well it fits them.
     pub fn restore(
         &mut self,
@@ -113,8 +116,9 @@ impl Restorer {
         frame: u64,
         rest: &[u8],
         sums: &[u8],
-        remainders: &[Option<i8>],
+        kept: &Kept,
     ) -> Result<(&Picture, Fit), Error> {
+        let remainders = &kept.remainders;
         if remainders.len() != self.positions.len() {
             return Err(Error::Form("remainders of frames of another size"));
         }
@@ -135,6 +139,7 @@ impl Restorer {
         let fit = Fit {
             marks: remainders.len(),
             wrong: wrong.count(),
+            exact: kept.is_of(picture),
         };
         Ok((picture, fit))
     }
