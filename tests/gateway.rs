@@ -118,7 +118,7 @@ fn masks_take_out_marks_of_their_own_ticket_only() {
         // Tickets have 20 frames here.
         let first = &remainders[20 * ticket as usize].1;
         let mut reader = RemainderReader::begin(owner, first, 1 << 20).unwrap();
-        let signs = vec![Sign::None; reader.open(first).unwrap().len()];
+        let signs = vec![Sign::None; reader.open(first).unwrap().remainders.len()];
         let request = RetrievalRequest {
             contract: id.into(),
             ticket,

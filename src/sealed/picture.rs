@@ -182,30 +182,6 @@ impl Picture {
         &self.planes
     }
 
-    /// BLAKE3 over size, kind of chroma and all samples.
-    pub fn digest(&self) -> [u8; 32] {
-        let Geometry {
-            width,
-            height,
-            chroma,
-        } = self.geometry;
-        let kind = match chroma {
-            Chroma::None => 0,
-            Chroma::I420 => 1,
-            Chroma::Y42B => 2,
-            Chroma::Y444 => 3,
-        };
-        let mut hash = blake3::Hasher::new();
-        hash.update(b"camvault picture 1");
-        for number in [width as u64, height as u64, kind] {
-            hash.update(&number.to_be_bytes());
-        }
-        for plane in &self.planes {
-            hash.update(plane);
-        }
-        hash.finalize().into()
-    }
-
     /// The samples of plane `i`, to write.
     ///
     /// # Panics

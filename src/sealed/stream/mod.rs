@@ -16,8 +16,8 @@ mod restore;
 
 pub use cloud::{Opened, Opener};
 pub use owner::{Agreement, Prepared, Sealer, Summary, Ticket};
-pub use remainder::{Remainder, RemainderReader};
-pub use restore::{Restorer, Unmask, signs};
+pub use remainder::{Kept, Remainder, RemainderReader};
+pub use restore::{Fit, Restorer, Unmask, signs};
 
 use crate::homomorphic::{self, ticket::packing};
 use crate::protocol::{DocumentError, Mode};
@@ -76,5 +76,9 @@ fn ticket_ciphertexts(mode: Mode, key: &homomorphic::packed::PublicKey) -> Resul
     })
 }
 
+#[cfg(test)]
+mod malice;
+#[cfg(test)]
+mod secrecy;
 #[cfg(test)]
 mod tests;

@@ -275,10 +275,11 @@ impl Sealer {
         let number = current.frames;
         let split = current.splitter.split(picture, number == 0)?;
         let masked = current.prepared.cover(number, &split)?;
+        let sent = !split.positions.is_empty();
         let remainder =
             current
                 .remainders
-                .seal(number, &split.remainders, Split::NONE, &picture.digest())?;
+                .seal(number, picture, sent, &split.remainders, Split::NONE)?;
         let mut body = message::join_parts([&split.rest, &masked, &remainder]);
         let header = FrameHeader {
             number,

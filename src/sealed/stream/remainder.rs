@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What the owner must have kept to get the original back: x − q_0(x) of every mark, and the digest
-//! of the original, by which it knows that it has it. Sealed to itself; the cloud stores it beside
-//! the frame.
+//! What the owner must have kept to get the original back: x − q_0(x) of every mark, and a digest of
+//! the frame, sealed to itself. The cloud stores it beside the frame.
+//!
+//! Its length depends on what the cloud knows: how large frames are, and whether any block of luma
+//! has changed. Compressed it would not: of a frame in which one block has changed the length would
+//! show whether that block carries a mark.
 
+use super::super::Picture;
 use super::Error;
 use crate::identity::{AeadKey, Identity};
-use flate2::Compression;
-use flate2::read::ZlibDecoder;
-use flate2::write::ZlibEncoder;
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
-use std::io::{Read as _, Write as _};
 
 /// Stands for a mark that was not put in.
 const NONE: u8 = 0x80;
@@ -42,15 +42,49 @@ pub(super) fn key(identity: &Identity, contract: &[u8; 32]) -> AeadKey {
 
 fn context(contract: &[u8; 32], ticket: u64, frame: u64) -> Vec<u8> {
     let numbers = [ticket.to_be_bytes(), frame.to_be_bytes()].concat();
-    [b"camvault remainder 1".as_slice(), contract, &numbers].concat()
+    [b"camvault remainder 2".as_slice(), contract, &numbers].concat()
 }
 
-/// Seals remainders. Each frame is written as its difference from the one before.
+/// Bytes of a frame's digest.
+const DIGEST: usize = 16;
+
+fn digest(picture: &Picture) -> [u8; DIGEST] {
+    let mut hash = blake3::Hasher::new();
+    for plane in picture.planes() {
+        hash.update(plane);
+    }
+    let mut out = [0; DIGEST];
+    out.copy_from_slice(&hash.finalize().as_bytes()[..DIGEST]);
+    out
+}
+
+/// What an owner has kept of one frame.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// x − q_0(x) of each mark, in the layout's order; `None` where there is none.
+    pub remainders: Vec<Option<i8>>,
+    digest: [u8; DIGEST],
+}
+
+impl Kept {
+    /// Whether this is the picture that was sealed, bit for bit.
+    pub fn is_of(&self, picture: &Picture) -> bool {
+        digest(picture) == self.digest
+    }
+}
+
+/// Says how many, not what.
+impl std::fmt::Debug for Kept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Kept({} remainders)", self.remainders.len())
+    }
+}
+
+/// Seals remainders.
 pub(super) struct Writer {
     key: AeadKey,
     contract: [u8; 32],
     ticket: u64,
-    last: Vec<u8>,
 }
 
 impl Writer {
@@ -59,39 +93,29 @@ impl Writer {
             key: key(identity, &contract),
             contract,
             ticket,
-            last: Vec::new(),
         }
     }
 
-    /// `none` stands for marks that were not put in; all others fit a byte.
-    /// `digest` is the picture's ([`Picture::digest`](super::super::Picture::digest)).
+    /// Of frame number `frame`: a digest and a byte a mark, or the digest alone if no block of luma
+    /// is `sent`. `none` stands for marks that were not put in; all others fit a byte.
     pub fn seal(
-        &mut self,
+        &self,
         frame: u64,
+        picture: &Picture,
+        sent: bool,
         remainders: &[i16],
         none: i16,
-        digest: &[u8; 32],
     ) -> Result<Vec<u8>, Error> {
         let byte = |&value: &i16| match value == none {
             true => NONE,
             false => value as i8 as u8,
         };
-        let bytes: Vec<u8> = remainders.iter().map(byte).collect();
-        self.last.resize(bytes.len(), 0);
-        let change: Vec<u8> = bytes
-            .iter()
-            .zip(&self.last)
-            .map(|(now, before)| now.wrapping_sub(*before))
-            .collect();
-        self.last = bytes;
-        let mut packed = ZlibEncoder::new(digest.to_vec(), Compression::fast());
-        // Writing to a Vec has no error.
-        let packed = packed
-            .write_all(&change)
-            .and_then(|()| packed.finish())
-            .map_err(|_| Error::Form("no memory"))?;
+        let mut clear = digest(picture).to_vec();
+        if sent {
+            clear.extend(remainders.iter().map(byte));
+        }
         let context = context(&self.contract, self.ticket, frame);
-        self.key.seal(&context, &packed).map_err(|_| Error::Changed)
+        self.key.seal(&context, &clear).map_err(|_| Error::Changed)
     }
 }
 
@@ -100,7 +124,6 @@ pub struct RemainderReader {
     key: AeadKey,
     contract: [u8; 32],
     last: Vec<u8>,
-    digest: [u8; 32],
 }
 
 impl RemainderReader {
@@ -109,8 +132,7 @@ impl RemainderReader {
         Self {
             key: key(identity, &contract),
             contract,
-            last: vec![0; marks],
-            digest: [0; 32],
+            last: vec![NONE; marks],
         }
     }
 
@@ -118,47 +140,40 @@ impl RemainderReader {
     /// [`RemainderReader::open`] then takes `first` as well. There are at most `most`.
     pub fn begin(identity: &Identity, first: &Remainder, most: usize) -> Result<Self, Error> {
         let mut reader = Self::new(identity, *first.contract, 0);
-        let (_, change) = reader.unpack(first, most)?;
-        reader.last = vec![0; change.len()];
+        let clear = reader.clear(first)?;
+        let marks = clear.len().saturating_sub(DIGEST);
+        if marks > most {
+            return Err(Error::Form("remainders of another length"));
+        }
+        reader.last = vec![NONE; marks];
         Ok(reader)
     }
 
-    /// x − q_0(x) of each mark, in the layout's order; `None` where there is none.
-    pub fn open(&mut self, remainder: &Remainder) -> Result<Vec<Option<i8>>, Error> {
-        let (digest, change) = self.unpack(remainder, self.last.len())?;
-        if change.len() != self.last.len() {
-            return Err(Error::Form("remainders of another length"));
-        }
-        self.digest = digest;
-        for (last, change) in self.last.iter_mut().zip(change) {
-            *last = last.wrapping_add(change);
+    /// What was kept of the next frame.
+    pub fn open(&mut self, remainder: &Remainder) -> Result<Kept, Error> {
+        let clear = self.clear(remainder)?;
+        let length = Error::Form("remainders of another length");
+        let Some((digest, bytes)) = clear.split_first_chunk() else {
+            return Err(length);
+        };
+        if bytes.len() == self.last.len() {
+            self.last.copy_from_slice(bytes);
+        } else if !bytes.is_empty() {
+            return Err(length);
         }
         let value = |&byte: &u8| (byte != NONE).then_some(byte as i8);
-        Ok(self.last.iter().map(value).collect())
+        Ok(Kept {
+            remainders: self.last.iter().map(value).collect(),
+            digest: *digest,
+        })
     }
 
-    /// Digest of the original frame ([`Picture::digest`](super::super::Picture::digest)) whose
-    /// remainders were opened last.
-    pub fn digest(&self) -> &[u8; 32] {
-        &self.digest
-    }
-
-    /// The digest, and what has changed since the frame before: at most `most` bytes.
-    fn unpack(&self, remainder: &Remainder, most: usize) -> Result<([u8; 32], Vec<u8>), Error> {
+    fn clear(&self, remainder: &Remainder) -> Result<Vec<u8>, Error> {
         if *remainder.contract != self.contract {
             return Err(Error::Changed);
         }
         let context = context(&self.contract, remainder.ticket, remainder.frame);
-        let packed = self.key.open(&context, &remainder.sealed);
-        let packed = packed.map_err(|_| Error::Changed)?;
-        let (digest, packed) = packed
-            .split_first_chunk()
-            .ok_or(Error::Form("remainders without a digest"))?;
-        let mut change = Vec::new();
-        let mut unpack = ZlibDecoder::new(packed).take(most as u64 + 1);
-        match unpack.read_to_end(&mut change) {
-            Ok(length) if length <= most => Ok((*digest, change)),
-            _ => Err(Error::Form("remainders of another length")),
-        }
+        let clear = self.key.open(&context, &remainder.sealed);
+        Ok(clear.map_err(|_| Error::Changed)?.to_vec())
     }
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The owner's side of a retrieval: from what cloud and third party give back to the original.
 
-use super::super::{Geometry, Joiner, Picture};
-use super::{Error, packing};
+use super::super::{Geometry, Joiner, Picture, Split, Splitter};
+use super::{Error, Kept, packing};
 use crate::homomorphic::packed::SecretKey;
 use crate::homomorphic::retrieval::{self, Sign};
 use crate::protocol::{Agreed, Video};
@@ -67,10 +67,24 @@ pub fn signs(remainders: &[Option<i8>]) -> Vec<Sign> {
     remainders.iter().map(sign).collect()
 }
 
+/// How a restored frame goes with what its owner has kept. Another frame of the same ticket has its
+/// marks on the same grid: the marks alone do not tell it from the right one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fit {
+    /// Marks.
+    pub marks: usize,
+    /// Those whose remainder in the restored frame is not the one that the owner has kept: none if
+    /// the archive is lossless and nobody has changed it.
+    pub wrong: usize,
+    /// The frame is the one that was sealed, bit for bit, colour and all.
+    pub exact: bool,
+}
+
 /// Restores the frames of one ticket.
 pub struct Restorer {
     geometry: Geometry,
     joiner: Joiner,
+    splitter: Splitter,
     /// Of each mark.
     positions: Vec<usize>,
     count: usize,
@@ -88,21 +102,23 @@ impl Restorer {
         Ok(Self {
             geometry,
             joiner: Joiner::new(geometry, &settings.classes)?,
+            splitter: Splitter::new(geometry, settings, Some(&layout))?,
             positions: positions.collect::<Option<_>>().ok_or(Error::Contract)?,
             count: geometry.candidates(settings.classes.len()),
         })
     }
 
-    /// Frame number `frame` of a request, from its rest, its sums and the owner's remainders.
-    /// Whether it is the original shows its [digest](Picture::digest).
+    /// Frame number `frame` of a request, from its rest, its sums and what the owner has kept, and
+    /// how well it fits them.
     pub fn restore(
         &mut self,
         unmask: &Unmask,
         frame: u64,
         rest: &[u8],
         sums: &[u8],
-        remainders: &[Option<i8>],
-    ) -> Result<&Picture, Error> {
+        kept: &Kept,
+    ) -> Result<(&Picture, Fit), Error> {
+        let remainders = &kept.remainders;
         if remainders.len() != self.positions.len() {
             return Err(Error::Form("remainders of frames of another size"));
         }
@@ -116,7 +132,16 @@ impl Restorer {
             // What builds on another frame would show that one's marks.
             return Err(Error::Form("a frame that is not whole"));
         }
-        Ok(self.joiner.join(&values)?)
+        let picture = self.joiner.join(&values)?;
+        let again = self.splitter.split(picture, true)?;
+        let wrong = again.remainders.iter().zip(remainders);
+        let wrong = wrong.filter(|&(&now, kept)| now != kept.map_or(Split::NONE, i16::from));
+        let fit = Fit {
+            marks: remainders.len(),
+            wrong: wrong.count(),
+            exact: kept.is_of(picture),
+        };
+        Ok((picture, fit))
     }
 
     /// The frames' geometry.
