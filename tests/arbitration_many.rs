@@ -21,16 +21,20 @@ const SIZE: [usize; 2] = [480, 288];
 #[test]
 fn leaks_are_traced_and_unmarked_clips_are_not() {
     let scenes = [
-        ("zoom", "mandelbrot=s=416x272:r=6"),
+        (
+            "wall",
+            "gradients=s=512x320:r=4:speed=0.01,noise=alls=30:all_seed=7",
+        ),
         (
             "grain",
-            "testsrc2=s=416x272:r=6,boxblur=4,noise=alls=14:allf=t",
+            "testsrc2=s=512x320:r=4,boxblur=4,noise=alls=14:allf=t",
         ),
     ];
-    let clips: Vec<Clip> = scenes
-        .iter()
-        .map(|(name, source)| Clip::generated(name, source, 7.0).unwrap())
-        .collect();
+    let load = |(name, source): &(&str, &str)| Clip {
+        fps: 4.0,
+        ..Clip::generated(name, source, 7.0).unwrap()
+    };
+    let clips: Vec<Clip> = scenes.iter().map(load).collect();
     let registry = Registry::new(&clips, SIZE, 20).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let mut random = Random::new(5);
