@@ -279,13 +279,20 @@ impl Retrieving {
         let mut found = vec![false; self.pts.len()];
         let mut from = 0;
         while let Some((sample, time)) = player.next()? {
-            while self.pts.get(from).is_some_and(|pts| pts + NEAR < time) {
+            while self
+                .pts
+                .get(from)
+                .is_some_and(|pts| pts.saturating_add(NEAR) < time)
+            {
                 from += 1;
             }
             let Some(rest) = self.pts.get(from..).filter(|rest| !rest.is_empty()) else {
                 break;
             };
-            let near = rest.iter().take_while(|&&pts| pts <= time + NEAR).count();
+            let near = rest
+                .iter()
+                .take_while(|&&pts| pts <= time.saturating_add(NEAR))
+                .count();
             if near == 0 {
                 continue;
             }
@@ -321,8 +328,8 @@ impl Retrieving {
                 let next = player.next()?;
                 let (sample, time) = next.ok_or_else(|| failed("the archive ends too early"))?;
                 match time {
-                    _ if time + TOLERANCE < pts => continue,
-                    _ if time > pts + TOLERANCE => {
+                    _ if time.saturating_add(TOLERANCE) < pts => continue,
+                    _ if time > pts.saturating_add(TOLERANCE) => {
                         return Err(failed("a frame is missing in the archive"));
                     }
                     _ => break sample,

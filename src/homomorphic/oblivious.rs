@@ -447,4 +447,108 @@ mod tests {
             assert!(labels.unmask(5, &[200], &[8], &[0; 2]).is_none());
         }
     }
+
+    /// Σ (seen − expected)² / expected.
+    fn chi_square(counts: &[f64]) -> f64 {
+        let expected = counts.iter().sum::<f64>() / counts.len() as f64;
+        let part = |count: &f64| (count - expected).powi(2) / expected;
+        counts.iter().map(part).sum()
+    }
+
+    /// Of the candidate that is not opened the cloud sees noise, marked or not; and which of the two
+    /// it opens is a fair coin, whatever the bit.
+    #[test]
+    fn select_bits_and_candidates_that_are_not_opened_are_noise() {
+        let (secret, ttp, owner) = keys();
+        let word = Word(0x0123_4567_89ab_cdef_0f1e_2d3c_4b5a_6978);
+        let ticket = ticket::for_labels(&ttp, word).unwrap();
+        // Select bits of the opened label, by the bit's value.
+        let mut selects = [[0.0f64; 2]; 2];
+        // Bytes of what is not opened, of unmarked and marked ones.
+        let mut hidden = [[0.0; 256]; 2];
+        for segment in 0..6 {
+            let (pairs, sent) = make_labels(secret.public(), &ticket, &owner).unwrap();
+            let labels = Labels::open(&secret, &sent).unwrap();
+            for (bit, label) in labels.0.iter().enumerate() {
+                selects[usize::from(word.bit(bit))][Label(*label).select()] += 1.0;
+            }
+            let count = 8000;
+            let bits: Vec<u8> = (0..count).map(|i| (i * 37 % 128) as u8).collect();
+            let widths = vec![8; count];
+            // The same few values over and over.
+            let values: Vec<i16> = (0..count).map(|i| (i % 3) as i16).collect();
+            let deltas: Vec<i16> = (0..count).map(|i| [0, 50][i / 128 % 2]).collect();
+            let masked = pairs.mask(segment, &bits, &widths, &values, &deltas);
+            for i in 0..count {
+                let open = Label(labels.0[usize::from(bits[i])]).select();
+                let byte = masked[2 * i + 1 - open];
+                hidden[i / 128 % 2][usize::from(byte)] += 1.0;
+            }
+        }
+        for of_value in selects {
+            let [zero, one] = of_value;
+            assert!(
+                (zero - one).abs() < 4.0 * f64::sqrt(zero + one),
+                "{selects:?}"
+            );
+        }
+        for counts in hidden {
+            // 255 degrees of freedom: 4.5 standard deviations.
+            let chi = chi_square(&counts);
+            assert!((153.0..357.0).contains(&chi), "{chi}");
+        }
+        let differ = hidden[0].iter().zip(&hidden[1]);
+        let differ: f64 = differ.map(|(a, b)| (a - b).powi(2) / (a + b)).sum();
+        assert!((153.0..357.0).contains(&differ), "{differ}");
+    }
+
+    fn jacobi(mut a: num_bigint::BigUint, mut n: num_bigint::BigUint) -> i32 {
+        use num_bigint::BigUint;
+        let small = |x: &BigUint, m: u32| (x % m).to_u32_digits().first().copied().unwrap_or(0);
+        let mut sign = 1;
+        a %= &n;
+        while a.bits() > 0 {
+            let twos = a.trailing_zeros().unwrap_or(0);
+            a >>= twos;
+            if twos % 2 == 1 && [3, 5].contains(&small(&n, 8)) {
+                sign = -sign;
+            }
+            std::mem::swap(&mut a, &mut n);
+            if small(&a, 4) == 3 && small(&n, 4) == 3 {
+                sign = -sign;
+            }
+            a %= &n;
+        }
+        sign
+    }
+
+    /// What simple statistics tell an owner of a ticket's bits, before and after it made labels of
+    /// them: nothing.
+    #[test]
+    fn tickets_of_two_words_look_the_same() {
+        use num_bigint::BigUint;
+        let (secret, ttp, owner) = keys();
+        let key = secret.public();
+        let n = BigUint::from_bytes_be(&key.modulus());
+        let mut low = [[0.0; 16]; 2];
+        for (which, word) in [Word(0), Word(u128::MAX)].into_iter().enumerate() {
+            for _ in 0..4 {
+                let ticket = ticket::for_labels(&ttp, word).unwrap();
+                let (_, labels) = make_labels(key, &ticket, &owner).unwrap();
+                for ciphertext in ticket.iter().chain(&labels) {
+                    let bytes = key.to_bytes(ciphertext);
+                    low[which][usize::from(bytes[bytes.len() - 1] & 15)] += 1.0;
+                    // The base is −x² to the n, and n a Blum number: always 1.
+                    let value = BigUint::from_bytes_be(&bytes);
+                    assert_eq!(jacobi(value, n.clone()), 1);
+                }
+            }
+            // 15 degrees of freedom, one in 100,000.
+            let chi = chi_square(&low[which]);
+            assert!(chi < 50.0, "{chi}");
+        }
+        let differ = low[0].iter().zip(&low[1]);
+        let differ: f64 = differ.map(|(a, b)| (a - b).powi(2) / (a + b)).sum();
+        assert!(differ < 50.0, "{differ}");
+    }
 }

@@ -66,6 +66,8 @@ struct Stream {
     earliest: u64,
 }
 
+/// The latest time of a frame, in nanoseconds.
+const LATEST: u64 = i64::MAX as u64;
 /// Nanoseconds from one frame to the next at least.
 const LEAST_APART: u64 = 2_000_000;
 /// … and at most, where the owner gives no times.
@@ -161,7 +163,7 @@ impl Stream {
         let (picture, header, remainder) = self.opener.frame(payload).map_err(|e| wrong(&e))?;
         // The owner's times, but that they ascend: by its time a frame is asked for later, and which
         // ticket's it is must not be in doubt.
-        let pts = header.pts.unwrap_or(0).max(self.earliest);
+        let pts = header.pts.unwrap_or(0).max(self.earliest).min(LATEST);
         let length = match header.pts {
             Some(_) => LEAST_APART,
             None => header.duration.unwrap_or(0).clamp(LEAST_APART, MOST_APART),

@@ -222,9 +222,6 @@ fn what_a_lying_owner_can_see_of_the_cloud_does_not_depend_on_the_word() {
         );
         assert_eq!(zero, one, "{name}");
         assert_eq!(shown.len(), others.len(), "{name}");
-        // A class of time, not more: other tests run beside this one.
-        let ratio = took.as_secs_f64() / took_one.as_secs_f64();
-        assert!((0.2..5.0).contains(&ratio), "{name}: {ratio}");
     }
 }
 
