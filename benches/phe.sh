@@ -17,6 +17,6 @@ if [ ! -x "$work/venv/bin/python" ]; then
 fi
 rm -rf "$work/criterion"
 CRITERION_HOME=$work/criterion CAMVAULT_BENCH_BITS=$bits \
-    cargo bench --locked --bench homomorphic -- --noplot '^(frames|oblivious)/' >"$work/log" 2>&1 ||
+    cargo bench --locked --bench homomorphic -- --noplot --warm-up-time 1 --measurement-time 2 '^(frames|oblivious)/' >"$work/log" 2>&1 ||
     { cat "$work/log" >&2 && exit 1; }
-exec "$work/venv/bin/python" benches/phe.py "$bits" "$work/criterion"
+exec "$work/venv/bin/python" benches/phe_table.py "$bits" "$work/criterion"

@@ -1,12 +1,20 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What the sealed codec makes of real clips: bytes of rest and candidates beside MJPEG, lost marks.
-//! `FRAMES=40 cargo run --release --example sealed_measure -- FILE...`; ffmpeg decodes. With
-//! `NOJPEG=1` without MJPEG.
+//! What the sealed codec makes of real clips, in Mbit/s at 25 frames per second: rest, candidates
+//! and remainders, beside MJPEG and H.264 (x264 veryfast) of the same PSNR as the marked frames.
+//! `FRAMES=100 cargo run --release --example sealed_measure -- FILE...`; ffmpeg decodes and encodes.
+//! With `ALONE=1` without the others. The first frame is whole; a ticket's own bytes (some KiB) are
+//! not counted.
 
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
 use gstcamvault::sealed::{Chroma, Geometry, Joiner, NARROW, Picture, Split, Splitter, WIDE};
-use gstcamvault::watermark::{Key, Layout, Settings};
-use std::io::Read;
+use gstcamvault::watermark::{Key, Layout, Settings, Word};
+use std::collections::HashMap;
+use std::io::{Read, Write};
 use std::process::{Command, Stdio};
+
+/// A frame's header, tag and lengths, and the tag of its remainders.
+const AROUND: usize = 12 + 24 + 16 + 12 + 28;
 
 fn probe(file: &str) -> [usize; 2] {
     let out = Command::new("ffprobe")
@@ -19,32 +27,57 @@ fn probe(file: &str) -> [usize; 2] {
     [sides.next().unwrap(), sides.next().unwrap()]
 }
 
-/// Bytes a frame of MJPEG and its PSNR of luma, at the coarsest quality of 45 dB or more.
-fn mjpeg(file: &str, frames: usize) -> (f64, f64) {
-    let mut best = (0.0, 0.0);
+/// Bytes a frame of ffmpeg's encoder at `wanted` dB of luma, between the two settings around it, from
+/// fine to coarse; the finest, and its PSNR, where none is as good.
+fn equal(file: &str, frames: usize, wanted: f64, settings: &[String]) -> (f64, f64) {
     let folder = tempfile::tempdir().expect("a folder for a while");
-    let film = folder.path().join("film.avi");
-    let film = film.display();
-    for q in 1..12 {
+    let film = folder.path().join("film.mkv");
+    let mut last: Option<(f64, f64)> = None;
+    for setting in settings {
+        let film = film.display();
         let script = format!(
-            "ffmpeg -v error -y -i '{file}' -frames:v {frames} -c:v mjpeg -huffman optimal -qmin 1 -q:v {q} -pix_fmt yuvj420p -f avi {film} && \
-             ffmpeg -v info -i {film} -i '{file}' -frames:v {frames} -lavfi '[1:v]format=yuvj420p[r];[0:v]format=yuvj420p[a];[a][r]psnr' -f null - 2>&1 | grep -o 'PSNR y:[0-9.]*'; stat -c %s {film}"
+            "ffmpeg -v error -y -i '{file}' -frames:v {frames} -an -fps_mode passthrough {setting} {film} && \
+             ffmpeg -v info -i {film} -i '{file}' -frames:v {frames} -lavfi '[1:v]settb=1/25,setpts=N,format=yuvj420p[r];[0:v]settb=1/25,setpts=N,format=yuvj420p[a];[a][r]psnr' -f null - 2>&1 | grep -o 'PSNR y:[0-9.]*'; stat -c %s {film}"
         );
         let out = Command::new("sh").args(["-c", &script]).output().unwrap();
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
         let mut lines = text.lines();
-        let psnr: f64 = lines
-            .next()
-            .and_then(|l| l.strip_prefix("PSNR y:"))
-            .and_then(|l| l.parse().ok())
-            .unwrap_or(0.0);
+        let psnr = lines.next().and_then(|l| l.strip_prefix("PSNR y:"));
+        let psnr: f64 = psnr.and_then(|l| l.parse().ok()).unwrap_or(99.0);
         let bytes: f64 = lines.next().and_then(|l| l.parse().ok()).unwrap_or(0.0);
-        if psnr < 45.0 && best.0 > 0.0 {
-            break;
+        let this = (bytes / frames as f64, psnr);
+        let Some(before) = last.replace(this) else {
+            if psnr < wanted {
+                return this;
+            }
+            continue;
+        };
+        if psnr < wanted {
+            let part = (before.1 - wanted) / (before.1 - psnr);
+            let log = before.0.ln() + part * (this.0.ln() - before.0.ln());
+            return (log.exp(), wanted);
         }
-        best = (bytes / frames as f64, psnr);
     }
-    best
+    last.unwrap_or((f64::NAN, f64::NAN))
+}
+
+/// Bytes of a frame's remainders: the difference from the last frame's, deflated.
+fn deflated(now: &[i16], before: &mut Vec<u8>) -> usize {
+    let byte = |&value: &i16| {
+        if value == Split::NONE {
+            0x80
+        } else {
+            value as u8
+        }
+    };
+    let now: Vec<u8> = now.iter().map(byte).collect();
+    before.resize(now.len(), 0);
+    let change = now.iter().zip(&*before).map(|(a, b)| a.wrapping_sub(*b));
+    let change: Vec<u8> = change.collect();
+    *before = now;
+    let mut packed = ZlibEncoder::new(Vec::new(), Compression::fast());
+    packed.write_all(&change).unwrap();
+    packed.finish().unwrap().len()
 }
 
 fn main() {
@@ -69,6 +102,18 @@ fn main() {
         let mut picture = Picture::new(geometry);
         let (mut rest, mut wide, mut narrow, mut blocks, mut frames) = (0, 0, 0, 0, 0);
         let (mut marks, mut lost, mut intra) = (0, 0, 0);
+        let (mut remainders, mut last, mut squares) = (0, Vec::new(), 0.0);
+        let word = Word(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c834);
+        let classes = settings.classes.len();
+        let bits: HashMap<u32, u8> = layout
+            .marks()
+            .iter()
+            .map(|mark| {
+                let block = usize::from(mark.y) * (width / 8) + usize::from(mark.x);
+                let class = settings.classes.iter().position(|c| *c == mark.class);
+                ((block * classes + class.unwrap()) as u32, mark.bit)
+            })
+            .collect();
         'all: while frames < most {
             for i in 0..3 {
                 if out.read_exact(picture.plane_mut(i)).is_err() {
@@ -77,7 +122,20 @@ fn main() {
             }
             let split = splitter.split(&picture, false).unwrap();
             joiner.read(&split.rest).unwrap();
-            joiner.join(&split.values).unwrap();
+            let carried = |i: usize| match split.deltas[i] {
+                0 => split.values[i],
+                by => {
+                    let bit = word.bit(bits[&split.positions[i]].into());
+                    split.values[i] + by * i16::from(bit)
+                }
+            };
+            let values: Vec<i16> = (0..split.values.len()).map(carried).collect();
+            let marked = joiner.join(&values).unwrap();
+            let luma = marked.planes()[0].iter().zip(&picture.planes()[0]);
+            squares += luma
+                .map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2))
+                .sum::<f64>();
+            remainders += deflated(&split.remainders, &mut last) + AROUND;
             if frames == 0 {
                 intra = split.rest.len();
             }
@@ -97,18 +155,39 @@ fn main() {
         let _ = child.wait();
         let n = frames as f64;
         let candidates = 2 * (usize::from(NARROW) * narrow + usize::from(WIDE) * wide) / 8;
-        let (jpeg, psnr) = match std::env::var("NOJPEG") {
-            Ok(_) => (f64::NAN, f64::NAN),
-            Err(_) => mjpeg(&file, frames),
+        let psnr = 10.0 * (255.0 * 255.0 * n * (width * height) as f64 / squares.max(1e-9)).log10();
+        let (jpeg, h264) = match std::env::var("ALONE") {
+            Ok(_) => ((f64::NAN, f64::NAN), (f64::NAN, f64::NAN)),
+            Err(_) => {
+                let mjpeg: Vec<String> = (1..12)
+                    .map(|q| {
+                        format!("-c:v mjpeg -huffman optimal -qmin 1 -q:v {q} -pix_fmt yuvj420p")
+                    })
+                    .collect();
+                let x264: Vec<String> = (4..34)
+                    .step_by(3)
+                    .map(|q| format!("-c:v libx264 -preset veryfast -crf {q} -pix_fmt yuv420p"))
+                    .collect();
+                let of = |settings: &[String]| equal(&file, frames, psnr, settings);
+                (of(&mjpeg), of(&x264))
+            }
         };
+        let rate = |bytes: f64| bytes * 8.0 * 25.0 / 1e6;
+        let all = (rest + candidates + remainders) as f64 / n;
         println!(
-            "{:40} {frames} frames, sent {:.1}% of blocks; first rest {intra}; per frame rest {:.0} + candidates {:.0} = {:.0} B, MJPEG {jpeg:.0} B ({psnr:.2} dB) ratio {:.2}; rest {:.3} bpp of sent, wide {:.1}%, lost {:.2}%",
+            "{} {width}x{height}, {frames} frames: sealed {:.2} Mbit/s = rest {:.2} + candidates {:.2} + remainders and headers {:.2}; marked {psnr:.2} dB; MJPEG {:.2} Mbit/s ({:.2} dB), {:.2} x; x264 {:.2} ({:.2} dB), {:.1} x; blocks sent {:.1} %, first rest {intra} B, rest {:.3} bit a sample of luma sent, wide {:.1} %, lost {:.2} %",
             file.rsplit('/').next().unwrap(),
+            rate(all),
+            rate(rest as f64 / n),
+            rate(candidates as f64 / n),
+            rate(remainders as f64 / n),
+            rate(jpeg.0),
+            jpeg.1,
+            all / jpeg.0,
+            rate(h264.0),
+            h264.1,
+            all / h264.0,
             100.0 * blocks as f64 / n / geometry.blocks() as f64,
-            rest as f64 / n,
-            candidates as f64 / n,
-            (rest + candidates) as f64 / n,
-            (rest + candidates) as f64 / n / jpeg,
             rest as f64 * 8.0 / (blocks as f64 * 64.0),
             100.0 * wide as f64 / (wide + narrow) as f64,
             100.0 * lost as f64 / marks as f64,

@@ -224,7 +224,9 @@ impl Splitter {
         // The memory of the one before serves again.
         self.previous = Some(match previous {
             Some(mut kept) => {
-                kept.clone_from(picture);
+                for (i, plane) in picture.planes().iter().enumerate() {
+                    kept.plane_mut(i).copy_from_slice(plane);
+                }
                 kept
             }
             None => picture.clone(),

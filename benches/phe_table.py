@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MPL-2.0
 """Cost of one coefficient under python-paillier (PyPI `phe` with gmpy2), beside benches/homomorphic.rs.
 
-    phe.py BITS CRITERION
+    phe_table.py BITS CRITERION
 
 CRITERION is the folder of criterion's results. Times are CPU time of one thread."""
 
