@@ -5,6 +5,7 @@
 #[path = "common/serve.rs"]
 mod serve;
 
+use gstcamvault::client::ttp::CloudProof;
 use gstcamvault::client::{Error, Ttp};
 use gstcamvault::homomorphic::packed::{CertifiedKey, SecretKey};
 use gstcamvault::identity::Identity;
@@ -57,8 +58,9 @@ async fn keys_without_a_proof_or_with_a_small_factor_are_not_registered() {
     let identity = Identity::generate().unwrap();
     let sign = identity.public().sign;
     let cloud = Ttp::connect(&server.url(), Arc::new(identity)).unwrap();
-    let secret = SecretKey::generate(2048).unwrap();
-    let good = CertifiedKey::prove(&secret, &sign).unwrap();
+    let secret = Arc::new(SecretKey::generate(2048).unwrap());
+    let proven = cloud.prove(secret.clone()).await.unwrap();
+    let good = &proven.key;
     let open: Open = decode(&good.to_bytes()).unwrap();
     assert_eq!(encode(&open), good.to_bytes());
     let changed = |change: &dyn Fn(&mut Open)| {
@@ -102,7 +104,11 @@ async fn keys_without_a_proof_or_with_a_small_factor_are_not_registered() {
     ];
     for (name, bytes) in cases {
         let key = CertifiedKey::from_bytes(&bytes).unwrap();
-        match cloud.register(Some(&key), None).await {
+        let proof = CloudProof {
+            key,
+            factors: proven.factors.clone(),
+        };
+        match cloud.register(Some(&proof), None).await {
             Err(Error::Refused {
                 code: Code::Malformed,
                 message,
@@ -115,6 +121,24 @@ async fn keys_without_a_proof_or_with_a_small_factor_are_not_registered() {
             other => panic!("{name}: {other:?}"),
         }
     }
-    cloud.register(Some(&good), None).await.unwrap();
+    // The proof that there are no small factors, of another key and for another party.
+    let of_other = cloud.prove(Arc::new(other)).await.unwrap();
+    let stranger = Arc::new(Identity::generate().unwrap());
+    let stranger = Ttp::connect(&server.url(), stranger).unwrap();
+    let for_other = stranger.prove(secret).await.unwrap();
+    for factors in [of_other.factors, for_other.factors] {
+        let key = proven.key.clone();
+        let refused = cloud.register(Some(&CloudProof { key, factors }), None);
+        let refused = refused.await;
+        let malformed = matches!(
+            &refused,
+            Err(Error::Refused {
+                code: Code::Malformed,
+                ..
+            })
+        );
+        assert!(malformed, "{refused:?}");
+    }
+    cloud.register(Some(&proven), None).await.unwrap();
     server.shutdown().await;
 }
