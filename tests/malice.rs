@@ -56,7 +56,6 @@ async fn keys_without_a_proof_or_with_a_small_factor_are_not_registered() {
     config.roles = vec![Role::Ttp];
     let server = Server::start(config).await.unwrap();
     let identity = Identity::generate().unwrap();
-    let sign = identity.public().sign;
     let cloud = Ttp::connect(&server.url(), Arc::new(identity)).unwrap();
     let secret = Arc::new(SecretKey::generate(2048).unwrap());
     let proven = cloud.prove(secret.clone()).await.unwrap();
@@ -128,8 +127,8 @@ async fn keys_without_a_proof_or_with_a_small_factor_are_not_registered() {
     let for_other = stranger.prove(secret).await.unwrap();
     for factors in [of_other.factors, for_other.factors] {
         let key = proven.key.clone();
-        let refused = cloud.register(Some(&CloudProof { key, factors }), None);
-        let refused = refused.await;
+        let proof = CloudProof { key, factors };
+        let refused = cloud.register(Some(&proof), None).await;
         let malformed = matches!(
             &refused,
             Err(Error::Refused {
