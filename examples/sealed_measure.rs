@@ -37,7 +37,7 @@ fn equal(file: &str, frames: usize, wanted: f64, settings: &[String]) -> (f64, f
         let film = film.display();
         let script = format!(
             "ffmpeg -v error -y -i '{file}' -frames:v {frames} -an -fps_mode passthrough {setting} {film} && \
-             ffmpeg -v info -i {film} -i '{file}' -frames:v {frames} -lavfi '[1:v]settb=1/25,setpts=N,format=yuvj420p[r];[0:v]settb=1/25,setpts=N,format=yuvj420p[a];[a][r]psnr' -f null - 2>&1 | grep -o 'PSNR y:[0-9.]*'; stat -c %s {film}"
+             ffmpeg -v info -i {film} -i '{file}' -frames:v {frames} -lavfi '[1:v]settb=1/25,setpts=N,format=yuvj420p[r];[0:v]settb=1/25,setpts=N,format=yuvj420p[a];[a][r]psnr=shortest=1' -f null - 2>&1 | grep -o 'PSNR y:[0-9.]*'; stat -c %s {film}"
         );
         let out = Command::new("sh").args(["-c", &script]).output().unwrap();
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
