@@ -24,7 +24,7 @@ gst-launch-1.0 -q "${source[@]}" ! identity eos-after=151 ! avenc_ffv1 ! matrosk
 
 # psnr FILE: of its luma, against the original's, frame by frame.
 psnr() {
-    ffmpeg -v info -i "$1" -i "$out/raw.mkv" -lavfi '[0]settb=1/1000,setpts=N[a];[1]settb=1/1000,setpts=N[b];[a][b]psnr' -f null - 2>&1 |
+    ffmpeg -v info -i "$1" -i "$out/raw.mkv" -lavfi '[0]settb=1/1000,setpts=N[a];[1]settb=1/1000,setpts=N[b];[a][b]psnr=shortest=1' -f null - 2>&1 |
         sed -n 's/.*PSNR y:\([0-9.inf]*\).*/\1/p'
 }
 start_server "$out" vault --role metadata,storage,ttp
