@@ -13,7 +13,10 @@
 //! unmasking alone, the same with the codec of the frame ([`gstcamvault::sealed`]), and what a segment
 //! costs beside its frames. Throughput counts frames.
 
-use criterion::measurement::{Measurement, ValueFormatter, WallTime};
+mod common;
+
+use common::{CpuTime, picture};
+use criterion::measurement::Measurement as _;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use gstcamvault::homomorphic::naive::{self, Generator};
 use gstcamvault::homomorphic::oblivious::{Labels, make_labels, randomiser_bits};
@@ -25,8 +28,7 @@ use gstcamvault::homomorphic::ticket;
 use gstcamvault::homomorphic::{
     AdditiveScheme, DEFAULT_GUARD_BITS, DEFAULT_SLOT_BITS, Decrypt, Packing,
 };
-use gstcamvault::sealed::{Chroma, Geometry, Joiner, Picture, Splitter};
-use gstcamvault::watermark::code::Seeded;
+use gstcamvault::sealed::{Chroma, Geometry, Joiner, Splitter};
 use gstcamvault::watermark::{Key, Layout, Settings, Word, carried_bits};
 use num_bigint::BigUint;
 use std::hint::black_box;
@@ -41,53 +43,6 @@ fn bits() -> u32 {
     chosen
         .and_then(|bits| bits.parse().ok())
         .unwrap_or(DEFAULT_MODULUS_BITS)
-}
-
-/// The thread's CPU time: a core's work, whatever else the machine does.
-struct CpuTime;
-
-impl Measurement for CpuTime {
-    type Intermediate = Duration;
-    type Value = Duration;
-
-    fn start(&self) -> Duration {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-        Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
-    }
-
-    fn end(&self, start: Duration) -> Duration {
-        self.start() - start
-    }
-
-    fn add(&self, a: &Duration, b: &Duration) -> Duration {
-        *a + *b
-    }
-
-    fn zero(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    fn to_f64(&self, value: &Duration) -> f64 {
-        value.as_nanos() as f64
-    }
-
-    fn formatter(&self) -> &dyn ValueFormatter {
-        WallTime.formatter()
-    }
-}
-
-/// Gentle hills with the noise of a good camera.
-fn picture(geometry: Geometry, seed: u64) -> Picture {
-    let mut random = Seeded::new(seed);
-    let mut picture = Picture::new(geometry);
-    for i in 0..geometry.planes() {
-        let [width, _] = geometry.plane(i);
-        for (at, sample) in picture.plane_mut(i).iter_mut().enumerate() {
-            let [x, y] = [at % width, at / width].map(|side| side as f64 / 97.0);
-            *sample = (128.0 + 60.0 * x.sin() * y.cos() + 2.0 * random.normal()) as u8;
-        }
-    }
-    picture
 }
 
 fn oblivious(c: &mut Criterion<CpuTime>) {

@@ -22,17 +22,7 @@ END
 }
 
 footage= camera= seconds=20 out=$root/out
-while [ $# -gt 0 ]; do
-    case $1 in
-        --footage) footage=$(realpath "${2:?--footage needs a file}") && shift ;;
-        --camera) camera=${2:?--camera needs a URL} && shift ;;
-        --seconds) seconds=${2:?--seconds needs a number} && shift ;;
-        --out) out=$(realpath --canonicalize-missing "${2:?--out needs a folder}") && shift ;;
-        --help | -h) usage && exit 0 ;;
-        *) usage >&2 && die "unknown argument: $1" ;;
-    esac
-    shift
-done
+parse_options "$@"
 
 camvault_build "$root"
 

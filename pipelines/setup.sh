@@ -99,12 +99,28 @@ camvault_environment() {
     export GST_REGISTRY="$1/$2/gstreamer-registry.bin"
 }
 
+# parse_options ARGUMENT…: the options of a demonstration into `footage`, `camera`, `seconds` and
+# `out`, whose defaults it has set; `usage` is its own.
+parse_options() {
+    while [ $# -gt 0 ]; do
+        case $1 in
+            --footage) footage=$(realpath "${2:?--footage needs a file}") && shift ;;
+            --camera) camera=${2:?--camera needs a URL} && shift ;;
+            --seconds) seconds=${2:?--seconds needs a number} && shift ;;
+            --out) out=$(realpath --canonicalize-missing "${2:?--out needs a folder}") && shift ;;
+            --help | -h) usage && exit 0 ;;
+            *) usage >&2 && die "unknown argument: $1" ;;
+        esac
+        shift
+    done
+}
+
 # camvault_build ROOT: what the demonstrations need, installed and built, and found by its name.
 camvault_build() {
     camvault_install
     camvault_need_rust "$1"
     say "Building"
-    [ -n "${CAMVAULT_SKIP_BUILD:-}" ] || cargo build --locked --release --bins --lib --example camera
+    cargo build --locked --release --bins --lib --example camera
     target=${CARGO_TARGET_DIR:-$1/target}
     camvault_environment "$target" release
     PATH=$target/release:$PATH

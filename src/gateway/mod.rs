@@ -14,12 +14,12 @@ use crate::homomorphic;
 use crate::homomorphic::packed::{
     DEFAULT_MODULUS_BITS, SecretKey, read_secret_key, write_secret_key,
 };
-use crate::identity::{self, Identity};
+use crate::identity::Identity;
 use crate::protocol::{
     Archive, Archives, Contract, GatewayInfo, GatewayRetrieval, RecordingUrl, Signed, UrlError,
     Window, hex, vault_base,
 };
-use crate::server::{Gateway, GatewayError, Messages};
+use crate::server::{Gateway, GatewayError, Messages, secrets};
 use crate::store::{Hash, now_ms, write_whole};
 use async_trait::async_trait;
 use std::collections::HashMap;
@@ -115,7 +115,7 @@ pub enum Error {
     Listen(SocketAddr, #[source] std::io::Error),
     /// Its identity.
     #[error(transparent)]
-    Identity(#[from] identity::Error),
+    Secret(#[from] secrets::Error),
     /// Its Paillier key.
     #[error(transparent)]
     Key(#[from] homomorphic::Error),
@@ -204,10 +204,7 @@ impl Inner {
             std::fs::create_dir_all(&dir).map_err(at(&dir))?;
         }
         let path = settings.data.join("gateway.identity");
-        if !path.exists() {
-            Identity::generate()?.save_new(&path)?;
-        }
-        let identity = Arc::new(Identity::load(&path)?);
+        let identity = Arc::new(secrets::identity(&path)?);
         let path = settings.data.join("gateway.paillier");
         if !path.exists() {
             write_secret_key(&path, &SecretKey::generate(settings.modulus_bits)?)?;

@@ -362,11 +362,11 @@ impl Retrieving {
             let buffer = sample.buffer().ok_or_else(|| failed("no frame"))?;
             let frame = VideoFrameRef::from_buffer_ref_readable(buffer, info).map_err(failed)?;
             pictures::read(&frame, picture).ok_or_else(|| failed("a frame cannot be read"))?;
-            let split = splitter.split(picture, true).map_err(failed)?;
+            let mut split = splitter.split(picture, true).map_err(failed)?;
             let sums = adder.add(&split.values, &self.masks.frames[number])?;
             let frame = RetrievedFrame {
                 pts,
-                rest: split.rest.clone().into(),
+                rest: std::mem::take(&mut split.rest).into(),
                 sums: sums.into(),
             };
             let context = (number as u64).to_be_bytes();

@@ -17,7 +17,7 @@ mod metrics;
 mod ops;
 mod recordings;
 mod refusal;
-mod secrets;
+pub(crate) mod secrets;
 mod storage;
 mod tokens;
 mod ttp;

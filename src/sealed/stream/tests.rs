@@ -3,7 +3,7 @@ use super::super::{Chroma, Geometry, Joiner, Picture, Split, Splitter};
 use super::message::{self, Kind};
 use super::*;
 use crate::homomorphic::packed::{Base, Encryptor, Randomiser, SecretKey, TICKET_EXPONENT_BITS};
-use crate::homomorphic::retrieval::{self, Sign};
+use crate::homomorphic::retrieval;
 use crate::homomorphic::ticket;
 use crate::identity::Identity;
 use crate::luma::{Luma, Shape};
@@ -243,12 +243,7 @@ fn the_cloud_gets_marked_frames_and_the_owner_its_original_back() {
                 .for_each(|(sum, vote)| *sum += vote);
             // Retrieval from a lossless archive.
             let remainders = reader.open(remainder).unwrap().remainders;
-            let sign = |r: &Option<i8>| match r {
-                None => Sign::None,
-                Some(r) if *r >= 0 => Sign::Plus,
-                Some(_) => Sign::Minus,
-            };
-            let signs: Vec<Sign> = remainders.iter().map(sign).collect();
+            let signs = signs(&remainders);
             let masks =
                 retrieval::masks(&[9; 32], n as u64, &settings, SIZE, &layout, WORD, &signs);
             let geometry = marked.geometry();
