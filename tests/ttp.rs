@@ -12,7 +12,7 @@ use gstcamvault::homomorphic::{retrieval, ticket};
 use gstcamvault::identity::Identity;
 use gstcamvault::luma::Plane;
 use gstcamvault::protocol::*;
-use gstcamvault::server::{Config, Role, Server};
+use gstcamvault::server::{Config, DEFAULT_AUDIT, Role, Server};
 use gstcamvault::watermark::{Layout, Settings, Word, embed, position};
 use serve::Program;
 use sha2::{Digest as _, Sha256};
@@ -86,6 +86,8 @@ impl World {
             ticket_ms: 60_000,
             created_ms: 1_700_000_000_000,
             name: vec![1; 40].into(),
+            audit: DEFAULT_AUDIT,
+            pixels: 0,
         };
         let signed = sign_by(&contract, &[&owner, &cloud]);
         let agreed = owner.contract(signed).await.unwrap();

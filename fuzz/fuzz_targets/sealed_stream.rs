@@ -57,6 +57,8 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
         ticket_ms: 10_000,
         created_ms: 0,
         name: Vec::new().into(),
+        audit: 1000,
+        pixels: 0,
     };
     let signed = Signed::new(&contract)
         .sign::<Contract>(&owner)
@@ -118,7 +120,7 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
 
 impl World {
     fn opener(&self) -> Opener {
-        Opener::new(self.cloud.clone(), self.secret.clone())
+        Opener::new(self.cloud.clone(), self.secret.clone(), u64::MAX)
     }
 
     fn begin(&self, opener: &mut Opener, head: &[u8]) -> bool {

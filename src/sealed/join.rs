@@ -16,6 +16,8 @@ pub struct Sent {
     pub positions: Vec<u32>,
     /// Bits of each value: [`NARROW`](super::NARROW) or [`WIDE`](super::WIDE).
     pub widths: Vec<u8>,
+    /// What values are less than coefficients by.
+    pub predictions: Vec<i16>,
 }
 
 /// What the picture that is shown is made of.
@@ -186,6 +188,7 @@ impl Joiner {
                     model::candidates(means, tiles, block as usize, &self.classes, &mut like);
                     for (class, like) in self.classes.iter().zip(&like) {
                         group[class.index()].0[lane] = *like;
+                        sent.predictions.push(*like);
                     }
                 }
             }
@@ -250,6 +253,14 @@ impl Joiner {
         }
         self.state = State::Joined;
         Ok(&self.picture)
+    }
+
+    /// Goes on without the candidates of the rest that was read: for who wants to know what was sent
+    /// and no picture.
+    pub fn pass(&mut self) {
+        if self.state == State::Read {
+            self.state = State::Joined;
+        }
     }
 
     /// The picture that was joined last, if what was read since did not spoil it.

@@ -9,8 +9,8 @@ use super::{Error, Geometry, NARROW, Picture, WIDE, simd};
 use crate::watermark::{BLOCK, Class, Layout, Settings};
 use zeroize::Zeroize;
 
-/// What a picture was split into. Entries of `positions`, `widths`, `values` and `deltas` belong
-/// together: one a candidate that is sent, in ascending order of positions.
+/// What a picture was split into. Entries of `positions`, `widths`, `predictions`, `values` and
+/// `deltas` belong together: one a candidate that is sent, in ascending order of positions.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Split {
     /// Everything but the candidates, for [`Joiner::read`](super::Joiner::read).
@@ -20,6 +20,8 @@ pub struct Split {
     /// Bits of the value, [`NARROW`](super::NARROW) or [`WIDE`](super::WIDE), the sign among them:
     /// value and value + delta are within −2^(bits−1)..2^(bits−1).
     pub widths: Vec<u8>,
+    /// What values are less than coefficients by: predictions that depend on the rest alone.
+    pub predictions: Vec<i16>,
     /// q_0(x) of marked candidates, x of others; less a prediction that depends on the rest alone.
     pub values: Vec<i16>,
     /// q_1(x) − q_0(x) of marked candidates: half a step or minus half a step; 0 for others.
@@ -158,7 +160,7 @@ impl Splitter {
                 self.places.push(Place {
                     block: (y * tiles.columns + x) as u32,
                     class,
-                    dither: (i32::from(mark.dither) + 8) / 16 % self.step,
+                    dither: mark.whole_dither(self.step),
                     index,
                 });
             }
@@ -311,6 +313,7 @@ impl Splitter {
         let total = blocks.len() * classes;
         split.positions.reserve_exact(total);
         split.widths.reserve_exact(total);
+        split.predictions.reserve_exact(total);
         split.values.reserve_exact(total);
         let mut like = vec![0; classes];
         for (i, &block) in blocks.iter().enumerate() {
@@ -326,6 +329,7 @@ impl Splitter {
                 let x = group[class.index()].0[i % LANES];
                 let value = x.wrapping_sub(like[index]);
                 split.positions.push(block * classes as u32 + index as u32);
+                split.predictions.push(like[index]);
                 split.values.push(value);
                 split.widths.push(width(value.into()));
             }

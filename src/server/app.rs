@@ -228,6 +228,9 @@ impl App {
                 .route("/v1/ttp/contracts/{id}", get(ttp::one))
                 .route("/v1/ttp/tickets", post(ttp::issue))
                 .route("/v1/ttp/features", post(ttp::features))
+                .route("/v1/ttp/openings", post(ttp::open))
+                .route("/v1/ttp/receipts", post(ttp::receive))
+                .route("/v1/ttp/audits", post(ttp::demand))
                 .route("/v1/ttp/retrievals", post(ttp::retrieve))
                 .route("/v1/ttp/arbitrations", post(ttp::arbitrate))
                 .route("/v1/ttp/deletions", get(ttp::deletions).post(ttp::delete));

@@ -39,6 +39,9 @@ impl FromStr for Role {
     }
 }
 
+/// Tickets of a thousand that are audited by default.
+pub const DEFAULT_AUDIT: u32 = 50;
+
 /// How a server is set up. [`Config::new`] has the defaults.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -77,6 +80,9 @@ pub struct Config {
     pub limits: Limits,
     /// How long an arbitration may search for originals in frames that were cut or turned.
     pub search_time: Duration,
+    /// Tickets of a thousand whose owner has to open a part of what it sent, drawn at random. New
+    /// contracts name as many; with 0 there are no audits, whatever contracts name.
+    pub audit: u32,
     /// How slow a request's body may be.
     pub pace: Pace,
     /// How long a request's headers may take, and how long a connection may idle.
@@ -106,6 +112,7 @@ impl Config {
             memory: 512 << 20,
             limits: Limits::default(),
             search_time: Duration::from_secs(600),
+            audit: DEFAULT_AUDIT,
             pace: Pace::default(),
             header_timeout: Duration::from_secs(30),
             drain: Duration::from_secs(30),

@@ -24,7 +24,7 @@ mod ttp;
 mod upkeep;
 
 pub use body::Pace;
-pub use config::{Config, Role};
+pub use config::{Config, DEFAULT_AUDIT, Role};
 pub use gateway::{Gateway, GatewayError, Messages};
 pub use ops::ORPHAN_AGE;
 

@@ -39,6 +39,8 @@ pub(super) static WORLD: LazyLock<World> = LazyLock::new(|| {
         ticket_ms: 10_000,
         created_ms: 0,
         name: Vec::new().into(),
+        audit: 1000,
+        pixels: 0,
     };
     let signed = Signed::new(&contract)
         .sign::<Contract>(&owner)
@@ -140,7 +142,7 @@ impl World {
     }
 
     pub(super) fn opener(&self) -> Opener {
-        Opener::new(self.cloud.clone(), self.secret.clone())
+        Opener::new(self.cloud.clone(), self.secret.clone(), u64::MAX)
     }
 
     pub(super) fn contracts(&self) -> impl FnOnce(&[u8; 32]) -> Option<Contract> {
@@ -150,7 +152,7 @@ impl World {
 }
 
 /// Something like a camera's picture, a little different in every frame.
-fn picture(n: usize) -> Picture {
+pub(super) fn picture(n: usize) -> Picture {
     let geometry = Geometry::new(SIZE[0], SIZE[1], Chroma::I420).unwrap();
     let mut picture = Picture::new(geometry);
     for plane in 0..3 {
@@ -209,7 +211,9 @@ fn open(stream: &[u8]) -> Result<Vec<(Picture, Remainder)>, Error> {
                 assert_eq!(header.pts, Some(header.number * 100_000_000));
                 out.push((picture.clone(), remainder));
             }
-            Kind::End => opener.end(&payload)?,
+            Kind::End => {
+                opener.end(&payload)?;
+            }
         }
     }
     assert!(!opener.is_open());
