@@ -628,12 +628,7 @@ async fn reports(store: &dyn Registry) {
 }
 
 /// Of a ticket that was reported and is audited.
-async fn audits(
-    store: &dyn Registry,
-    used: &Used,
-    first: TicketId,
-    lot: impl Fn(bool, u8) -> Lot,
-) {
+async fn audits(store: &dyn Registry, used: &Used, first: TicketId, lot: impl Fn(bool, u8) -> Lot) {
     use crate::protocol::{AuditCounts, Audited};
     let used = Used {
         hashes: Vec::new(),

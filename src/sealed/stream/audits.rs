@@ -174,42 +174,59 @@ fn a_label_that_does_not_follow_from_the_ticket_is_found_always() {
     assert_eq!(audit(&mut sent, [1; 32]), Err(Fault::Ticket));
 }
 
-/// Noise in a fraction f of the pieces is found with a probability of 1 − (1 − f)^16 or more.
+/// Noise in some pieces is found when one of them is drawn, so of a fraction f with a probability of
+/// 1 − (1 − f)^16 or more.
 #[test]
-fn garbled_candidates_are_found_as_often_as_they_should_be() {
-    for (bad, rounds) in [(1u32, 120), (4, 60), (20, 20)] {
+fn garbled_candidates_are_found_when_they_are_drawn() {
+    let leaves = |sent: &mut Sent| {
+        let mut leaves = Vec::new();
+        let take = |piece: &[u8]| leaves.push(blake3::hash(piece));
+        sent.evidence.each(take).unwrap();
+        leaves
+    };
+    for bad in [1, 4, 16] {
         let mut sent = sent();
-        let pieces = sent.evidence.promised.pieces as u32;
-        assert!(pieces > 40, "{pieces}");
-        // In the first frame: a candidate of each of so many pieces is another one.
-        let mut first = true;
+        let before = leaves(&mut sent);
         let masked = sent.cover(|_| ());
         sent.instead(|messages| {
             let head = messages[0].1.clone();
-            let frames = messages.iter_mut().filter(|(kind, _)| *kind == Kind::Frame);
-            for ((_, payload), masked) in frames.zip(masked) {
-                if std::mem::take(&mut first) {
-                    *payload = recover(&head, payload, |sent| {
-                        assert_eq!(*sent, masked);
-                        let piece = sent.len() / (24 * 16).min(pieces as usize);
-                        (0..bad as usize).for_each(|i| sent[i * piece + piece / 2] ^= 0x55);
-                    });
-                }
-            }
+            // In the first frame, here and there a candidate.
+            messages[1].1 = recover(&head, &messages[1].1, |sent| {
+                assert_eq!(*sent, masked[0]);
+                let each = sent.len() / bad;
+                (0..bad).for_each(|i| sent[i * each + each / 2] ^= 0x55);
+            });
         });
-        let garbled = |seed: u32| {
+        let after = leaves(&mut sent);
+        let differ = |&i: &usize| before[i] != after[i];
+        let garbled: Vec<u64> = (0..before.len()).filter(differ).map(|i| i as u64).collect();
+        assert!((1..=bad).contains(&garbled.len()), "{garbled:?}");
+        let seed = |n: u32| {
             let mut bytes = [0; 32];
-            bytes[..4].copy_from_slice(&seed.to_be_bytes());
-            audit(&mut sent, bytes).is_err()
+            bytes[..4].copy_from_slice(&n.to_be_bytes());
+            bytes
         };
-        let found = (0..rounds).map(garbled).filter(|found| *found).count();
-        let f = f64::from(bad) / f64::from(pieces);
-        let expected = f64::from(rounds) * (1.0 - (1.0 - f).powi(AUDIT_PIECES as i32));
+        let pieces = before.len() as u64;
+        let hit = |n: u32| {
+            let drawn = crate::protocol::drawn(&seed(n), pieces);
+            drawn.iter().any(|piece| garbled.contains(piece))
+        };
+        for n in 0..6 {
+            assert_eq!(
+                audit(&mut sent, seed(n)).is_err(),
+                hit(n),
+                "{bad}, seed {n}"
+            );
+        }
+        let rounds = 3000;
+        let found = (0..rounds).filter(|n| hit(*n)).count() as f64 / f64::from(rounds);
+        let f = garbled.len() as f64 / pieces as f64;
+        let expected = 1.0 - (1.0 - f).powi(AUDIT_PIECES as i32);
         println!(
-            "{bad} of {pieces} pieces: found {found} of {rounds} times, {expected:.1} expected"
+            "{} of {pieces} pieces: {found:.3}, bound {expected:.3}",
+            garbled.len()
         );
-        let spread = 4.0 * expected.min(f64::from(rounds) / 4.0).sqrt();
-        assert!(found as f64 >= expected - spread, "{found}, {expected}");
+        assert!(found > expected - 0.03, "{found}, {expected}");
     }
 }
 

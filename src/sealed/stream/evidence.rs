@@ -104,7 +104,7 @@ impl Evidence {
     }
 
     /// Hands over all pieces.
-    fn each(&mut self, mut take: impl FnMut(&[u8])) -> Result<(), Error> {
+    pub(super) fn each(&mut self, mut take: impl FnMut(&[u8])) -> Result<(), Error> {
         let cipher = Aes256Gcm::new((&*self.key).into());
         let mut joiner = Joiner::new(self.geometry, &self.classes)?;
         let form = || Error::Form("a frame that was kept");
