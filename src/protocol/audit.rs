@@ -15,8 +15,8 @@ pub const AUDIT_PIECES: u32 = 16;
 pub const AUDIT_ALL: u32 = 1000;
 /// How long an owner has for its answer.
 pub const AUDIT_ANSWER_MS: u64 = 10 * 60 * 1000;
-/// Audits of a contract that may stay unanswered (processes are killed, networks fail). One more
-/// counts as a failed one.
+/// Audits of a contract that may stay unanswered, and tickets that may stay unreported (processes are
+/// killed, networks fail), beside a small part of all: see [`AuditCounts::stops`].
 pub const MAX_UNANSWERED: u64 = 3;
 /// The longest tickets of contracts with audits, in milliseconds: all that was sent under one is
 /// kept until it is known whether it is asked for.
@@ -213,18 +213,48 @@ pub struct AuditCounts {
     /// Not answered in time.
     #[n(2)]
     pub unanswered: u64,
+    /// Tickets that the cloud has received a segment of, and of which the owner has not reported
+    /// anything (yet): nothing is asked of them.
+    #[n(3)]
+    #[cbor(default)]
+    pub unreported: u64,
 }
 
 impl AuditCounts {
-    /// Whether there are no more tickets for such an owner under this contract.
-    pub fn stops(&self) -> bool {
-        self.failed > 0 || self.unanswered > MAX_UNANSWERED
+    /// Whether there are no more tickets for such an owner under this contract, of which `tickets`
+    /// have been issued: one audit has failed; or more than three, and one in a hundred, were not
+    /// answered; or more than three tickets, and one in ten, were not reported.
+    pub fn stops(&self, tickets: u64) -> bool {
+        self.failed > 0
+            || self.unanswered > MAX_UNANSWERED + self.passed / 100
+            || self.unreported > MAX_UNANSWERED + tickets / 10
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lie_stops_tickets_and_so_does_too_much_silence() {
+        let counts = |passed, failed, unanswered, unreported| AuditCounts {
+            passed,
+            failed,
+            unanswered,
+            unreported,
+        };
+        for (counts, stops) in [
+            (counts(5, 0, 3, 3), false),
+            (counts(5000, 1, 0, 0), true),
+            (counts(5, 0, 4, 0), true),
+            (counts(500, 0, 8, 0), false),
+            (counts(500, 0, 9, 0), true),
+            (counts(5, 0, 0, 13), false),
+            (counts(5, 0, 0, 14), true),
+        ] {
+            assert_eq!(counts.stops(100), stops, "{counts:?}");
+        }
+    }
 
     #[test]
     fn what_is_drawn_is_all_or_so_many_different_ones_each_as_likely() {

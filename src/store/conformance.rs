@@ -645,6 +645,7 @@ async fn audits(store: &dyn Registry, used: &Used, first: TicketId, lot: impl Fn
             passed,
             failed,
             unanswered,
+            ..
         } = record.audits(now);
         (passed, failed, unanswered)
     };
@@ -714,7 +715,13 @@ async fn audits(store: &dyn Registry, used: &Used, first: TicketId, lot: impl Fn
     }
     assert!(agrees((CONTRACT, 5)).await);
     assert!(!agrees((CONTRACT, 4)).await);
+    let unreported = async || {
+        let record = store.contract(CONTRACT).await.unwrap().unwrap();
+        record.audits(0).unreported
+    };
+    assert_eq!(unreported().await, 1);
     report((CONTRACT, 6), lot(false, 1)).await;
+    assert_eq!(unreported().await, 0);
     assert!(!agrees((CONTRACT, 6)).await);
     assert_eq!(counts(until + 1).await, (1, 4, 0));
 }

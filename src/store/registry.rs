@@ -65,6 +65,10 @@ pub struct ContractRecord {
     #[n(6)]
     #[cbor(default)]
     pub demanded: bool,
+    /// Tickets that the cloud has received and that are not reported.
+    #[n(7)]
+    #[cbor(default)]
+    pub unreported: u64,
 }
 
 impl ContractRecord {
@@ -78,6 +82,7 @@ impl ContractRecord {
             failed: 0,
             awaited: Vec::new(),
             demanded: false,
+            unreported: 0,
         }
     }
 
@@ -87,6 +92,7 @@ impl ContractRecord {
             passed: self.passed,
             failed: self.failed,
             unanswered: self.awaited.iter().filter(|until| **until < now).count() as u64,
+            unreported: self.unreported,
         }
     }
 }

@@ -82,6 +82,8 @@ impl Question<'_> {
         if promised.digest() != *self.challenge.commitment
             || promised.frames != self.frames
             || blake3::hash(&opening.head) != *promised.head
+            // There are candidates in the first frame, and no more than can be counted.
+            || !(1..1 << 48).contains(&promised.pieces)
         {
             return Ok(Err(Fault::Commitment));
         }

@@ -53,11 +53,11 @@ pub async fn issue(
         return Err(Refusal::malformed(message));
     }
     let (contract, record) = role.owned(&caller, *ask.contract).await?;
-    if record.audits(now_ms()).stops() {
+    if record.audits(now_ms()).stops(record.tickets) {
         return Err(Refusal::new(
             Code::Audit,
-            "an audit of this contract has failed, or too many were not answered: there are no \
-             more tickets under it (GET /v1/ttp/contracts/ID has the counts)",
+            "an audit of this contract has failed, or too much was not answered or not reported: there \
+             are no more tickets under it (GET /v1/ttp/contracts/ID has the counts)",
         ));
     }
     if !contract.takes(ask.width, ask.height) {

@@ -237,11 +237,9 @@ fn report(
             false => (Reported::Conflict, None, false),
         });
     }
-    if record
-        .received
-        .is_some_and(|received| received != used.sent())
-    {
-        contract.failed += 1;
+    if let Some(received) = record.received {
+        contract.unreported = contract.unreported.saturating_sub(1);
+        contract.failed += u64::from(received != used.sent());
     }
     if lot.possible && (lot.drawn || contract.demanded) {
         let audit = lot.audit();
@@ -381,6 +379,9 @@ impl Registry for EmbeddedRegistry {
             let lied = other(reported) || other(record.received);
             if lied {
                 contract.failed += 1;
+            }
+            if record.used.is_none() && record.received.is_none() {
+                contract.unreported += 1;
             }
             record.received.get_or_insert(received);
             store(tx, &id, &contract, &record);
