@@ -117,6 +117,27 @@ fn a_wrong_configuration_ends_the_server_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn blobs_in_another_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, other) = (dir.path().join("data"), dir.path().join("other"));
+    let place = ["--blobs", other.to_str().unwrap()];
+    let program = Program::start(&data, &place);
+    let mut client = Client::new(&program.url);
+    client.enroll(None).await.unwrap();
+    let chunk = bytes("elsewhere", 300_000);
+    let refs = client.record("cam", &[&chunk]).await.unwrap();
+    assert!(client.fetches(&chunk, &refs[0]).await);
+    let name = hex(&refs[0].d1[..]);
+    let blob = other.join("blobs").join(&name[..2]).join(&name);
+    assert!(blob.exists() && !data.join("blobs").exists());
+    program.terminate();
+    assert_eq!(program.exit_code(), Some(0));
+    std::fs::remove_file(blob).unwrap();
+    let scrub = [&["scrub", data.to_str().unwrap()][..], &place].concat();
+    assert_eq!(camvault(&scrub).status.code(), Some(3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn servers_share_a_bucket() {
     let service = Service::start();
     let dir = tempfile::tempdir().unwrap();

@@ -8,6 +8,7 @@
 mod aligned;
 #[cfg(test)]
 pub(crate) mod conformance;
+mod copy;
 mod directory;
 mod embedded;
 mod place;
@@ -18,6 +19,7 @@ mod room;
 mod s3;
 
 pub use aligned::Gather;
+pub use copy::{Copied, copy_blobs};
 pub use directory::Directory;
 pub use embedded::{Embedded, EmbeddedRegistry};
 pub use place::BlobPlace;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 use super::*;
-use crate::store::conformance;
+use crate::store::{Directory, Room, conformance, copy_blobs};
 
 #[path = "../../../tests/common/s3.rs"]
 mod service;
@@ -34,6 +34,12 @@ async fn conforms() {
             assert_eq!(status, 200);
         };
         conformance::blobs(&store, harm).await;
+        let dir = tempfile::tempdir().unwrap();
+        let back = Directory::open(dir.path(), Room::new(dir.path(), 0)).unwrap();
+        let copied = copy_blobs(&store, &back).await.unwrap();
+        assert_eq!((copied.blobs, copied.damaged), (19, vec![]));
+        let copied = copy_blobs(&back, &store).await.unwrap();
+        assert_eq!((copied.blobs, copied.there), (0, 19));
     }
 }
 
