@@ -179,7 +179,7 @@ impl Sealed {
             units,
             // Delimiters of each unit, as `src/chunk` keeps them.
             envelope: Envelope::Inline(vec![9; 8 * units as usize].into()),
-            gop_start: n % 20 == 0,
+            gop_start: n.is_multiple_of(20),
             suspect: false,
         };
         let count = chunks as u64 * u64::from(units);

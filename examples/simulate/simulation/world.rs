@@ -246,12 +246,12 @@ impl Run<'_> {
             }
             self.recordings.push_back((day, leaf, id));
             let chance = number(&[10, camera, n, day]);
-            if chance % PLAYED == 0 {
+            if chance.is_multiple_of(PLAYED) {
                 self.play(leaf, user, id, None, first).await?;
             } else if chance % PLAYED == 1 {
                 self.share(leaf, user, id, first).await?;
             }
-            if chance / PLAYED % KILLED == 0 {
+            if (chance / PLAYED).is_multiple_of(KILLED) {
                 let chunk = |i| item(&[camera, day, segments, i, n], CHUNK, None);
                 let mut items: Vec<Item> = (0..self.world.batch as u64).map(chunk).collect();
                 self.batch(leaf, &mut items, now).await?;
@@ -348,10 +348,14 @@ impl Run<'_> {
         let now = START + day * DAY;
         let old = |made: u64| made + self.world.retention <= day;
         let chunks = self.world.tags * usize::try_from(self.world.segments)?;
-        while let Some((_, leaf, id)) = self.recordings.pop_front_if(|(made, ..)| old(*made)) {
+        while self.recordings.front().is_some_and(|(made, ..)| old(*made))
+            && let Some((_, leaf, id)) = self.recordings.pop_front()
+        {
             self.forget("forget", chunks, leaf, id, now).await?;
         }
-        while let Some((_, clip, user, id)) = self.kept.pop_front_if(|(made, ..)| old(*made)) {
+        while self.kept.front().is_some_and(|(made, ..)| old(*made))
+            && let Some((_, clip, user, id)) = self.kept.pop_front()
+        {
             self.forget("forget, clip", 1, self.leaf(user), id, now)
                 .await?;
             if let Some(refs) = self.keepers[clip].get_mut(&user) {
