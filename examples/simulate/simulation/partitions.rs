@@ -82,7 +82,7 @@ pub async fn measure(stores: Vec<Arc<dyn Metadata>>, load: Load) -> Result<Parti
 
 /// The smallest transactions, enrolments, that one store makes durable in a second.
 pub async fn syncs(store: Arc<dyn Metadata>, clients: u64) -> Result<f64> {
-    const EACH: u64 = 50;
+    const EACH: u64 = 200;
     let began = Instant::now();
     let enroll = |client| {
         let store = Arc::clone(&store);
