@@ -141,7 +141,7 @@ impl App {
                     tree,
                     hints: Hints::default(),
                     enroll_token: (!open_enrolment).then(|| secrets::as_token(&token)),
-                    sweeping: Sweeping::default(),
+                    sweeping: Sweeping::new()?,
                     known: RwLock::default(),
                 })
             }

@@ -179,5 +179,5 @@ pub async fn scrub_directory(data: &Path, orphan_age: Duration) -> Result<ScrubR
     let room = Room::new(data, 0);
     let metadata = Embedded::open(&data.join("metadata"), tree, room.clone())?;
     let blobs = Directory::open(data, room)?;
-    Ok(upkeep::scrub(&metadata, &blobs, orphan_age, &upkeep::Sweeping::default()).await?)
+    Ok(upkeep::scrub(&metadata, &blobs, orphan_age, &upkeep::Sweeping::new()?).await?)
 }

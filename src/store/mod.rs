@@ -14,6 +14,7 @@ mod record;
 mod registry;
 mod remote;
 mod room;
+mod tables;
 
 pub use aligned::Gather;
 pub use directory::Directory;
@@ -261,6 +262,11 @@ pub trait Metadata: Send + Sync {
     /// Notes that claimed blobs were deleted at `at` on the storage server's clock: receipts made
     /// before do not count any more.
     async fn deleted(&self, blobs: Vec<Hash>, at: u64) -> Result<(), Error>;
+
+    /// Whether the server that calls itself `server` alone may delete blobs until `until`: a
+    /// second deletion of a name could hit a blob that was stored and registered again after the
+    /// first. `until` 0 gives that back. `false`: another one may.
+    async fn may_delete(&self, server: [u8; 16], now: u64, until: u64) -> Result<bool, Error>;
 
     /// Totals.
     async fn stats(&self) -> Result<Stats, Error>;

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! [`Registry`] in an embedded database.
 
-use super::engine::{Engine, Needs};
-use super::tx::{Space, Tx, parse};
+use super::Fjall;
 use crate::feature::{PHash, index::Index};
 use crate::identity::{AeadKey, Identity};
 use crate::protocol::{B32, Deletion, Mode, Signed};
@@ -10,6 +9,7 @@ use crate::store::registry::{
     CODE, ContractRecord, Issued, PartyRecord, Registering, Registry, Reported, Ticket, TicketId,
     TicketSecrets, Used, Wanted, word_mark,
 };
+use crate::store::tables::{Engine as _, Needs, Space, Tx, behind, parse};
 use crate::store::{Error, Hash, Room};
 use async_trait::async_trait;
 use minicbor::bytes::ByteVec;
@@ -21,7 +21,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 /// The embedded store of a third party. Clones share one database.
 #[derive(Clone)]
 pub struct EmbeddedRegistry {
-    engine: Engine,
+    engine: Fjall,
     key: AeadKey,
     seen: Arc<RwLock<Seen>>,
 }
@@ -117,11 +117,10 @@ impl EmbeddedRegistry {
     /// Opens or creates the store in `dir`. `key` seals the secrets of tickets; writes that add
     /// something stop while the file system has less than `room`'s reserve free.
     pub fn open(dir: &Path, key: AeadKey, room: Room) -> Result<Self, Error> {
-        let engine = Engine::open(dir, Space::REGISTRY, room)?;
+        let engine = Fjall::open(dir, Space::REGISTRY, room)?;
         let seen = engine.read_now(|tx| {
             let (mut tickets, mut registered, mut hashes) = (Vec::new(), 0, Vec::new());
-            for pair in tx.walk(Space::Tickets, Vec::new(), vec![0xff; 41]) {
-                let (key, value) = pair?;
+            for (key, value) in tx.walk(Space::Tickets, &[], &behind(&[]), usize::MAX)? {
                 let record: TicketRecord = parse(&value)?;
                 registered += 1;
                 let used = record.used.iter().flat_map(|used| &used.hashes).copied();
@@ -252,7 +251,7 @@ impl Registry for EmbeddedRegistry {
                     return Ok(Registering::Conflict);
                 }
             }
-            let key = before.and_then(|before| before.key).or(party.key);
+            let key = before.and_then(|before| before.key).or(party.key.clone());
             let agree = party.agree;
             tx.put(Space::Parties, sign.to_vec(), &PartyRecord { agree, key });
             Ok(Registering::Done)
@@ -272,7 +271,7 @@ impl Registry for EmbeddedRegistry {
                 return Ok(before.signed);
             }
             let record = ContractRecord {
-                signed,
+                signed: signed.clone(),
                 tickets: 0,
                 deleted: None,
             };
@@ -324,7 +323,7 @@ impl Registry for EmbeddedRegistry {
                     false => (Reported::Conflict, false),
                 });
             }
-            record.used = Some(used);
+            record.used = Some(used.clone());
             tx.put(Space::Tickets, ticket_key(&id), &record);
             Ok((Reported::Done, true))
         };
@@ -401,12 +400,11 @@ impl Registry for EmbeddedRegistry {
     async fn deletions(&self, from: u64, max: usize) -> Result<Vec<Signed>, Error> {
         let work = move |tx: &Tx<'_>| {
             // The end of the log sorts behind every index there will be.
-            let to = LOG_END.to_vec();
             if from.to_be_bytes().as_slice() >= LOG_END {
                 return Ok(Vec::new());
             }
-            let receipts = tx.walk(Space::Log, from.to_be_bytes().to_vec(), to);
-            receipts.take(max).map(|pair| parse(&pair?.1)).collect()
+            let receipts = tx.walk(Space::Log, &from.to_be_bytes(), LOG_END, max)?;
+            receipts.iter().map(|(_, receipt)| parse(receipt)).collect()
         };
         self.engine.read(work).await
     }
