@@ -15,7 +15,8 @@ use super::{gateway, internal, metadata, ops, recordings, storage};
 use crate::ownership::{Leaf, Tree};
 use crate::protocol::{self, Code, signature::content_digest};
 use crate::store::{
-    Blobs, Directory, Embedded, Error as StoreError, Hash, Metadata, Remote, Room, Upkeep, now_ms,
+    Blobs, Directory, Embedded, Error as StoreError, Hash, Metadata, Postgres, Remote, Room,
+    Upkeep, now_ms,
 };
 use axum::Router;
 use axum::body::Body;
@@ -29,6 +30,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Longest wait for a share of the memory for bodies.
@@ -98,7 +100,7 @@ pub struct Caller {
 }
 
 impl App {
-    /// Opens the stores. Returns for how long to wait before the first request is taken.
+    /// Opens the stores, on a thread of a runtime that may block. Returns for how long to wait before the first request is taken.
     pub fn open(
         config: Config,
         open_enrolment: bool,
@@ -110,7 +112,8 @@ impl App {
             Some(path) => secrets::read_or_make(path)?,
             None => make("link")?,
         };
-        let link = Link::new(&link);
+        let link_secret = link;
+        let link = Link::new(&link_secret);
         let admin_token = secrets::as_token(&make("admin.token")?);
         let room = Room::new(&config.data, config.reserve);
         let directory = match config.has(Role::Storage) {
@@ -127,16 +130,28 @@ impl App {
         let metadata = match config.has(Role::Metadata) {
             false => None,
             true => {
-                let tree = Tree::new(*make("master")?);
+                let master = make("master")?;
+                let tree = Tree::new(*master);
                 let token = make("enroll.token")?;
-                let store = Embedded::open(&config.data.join("metadata"), tree.clone(), room)?;
+                super::check_place(&config.data, config.metadata.is_some())?;
+                let store: Arc<dyn Metadata> = match &config.metadata {
+                    None => {
+                        let dir = config.data.join("metadata");
+                        Arc::new(Embedded::open(&dir, tree.clone(), room)?)
+                    }
+                    Some(url) => {
+                        let shared = secrets::fingerprint(&[&master, &link_secret]);
+                        let opening = Postgres::open(url, tree.clone(), shared);
+                        Arc::new(Handle::current().block_on(opening)?)
+                    }
+                };
                 let upkeep: Arc<dyn Upkeep> = match (&directory, &config.storage_url) {
                     (Some(directory), None) => Arc::new(directory.clone()),
                     (_, Some(url)) => Arc::new(remote(url, &config, &dir)?),
                     (None, None) => return Err(super::Error::NoStorage),
                 };
                 Some(MetadataRole {
-                    store: Arc::new(store),
+                    store,
                     upkeep,
                     tree,
                     hints: Hints::default(),

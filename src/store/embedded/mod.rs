@@ -233,8 +233,8 @@ pub struct FjallSnapshot {
 }
 
 impl Snapshot for FjallSnapshot {
-    fn totals(&self) -> Stats {
-        self.totals
+    fn totals(&self) -> Delta {
+        Delta::of(&self.totals)
     }
 
     async fn page(
