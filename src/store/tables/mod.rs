@@ -149,6 +149,8 @@ impl<E: Engine> Metadata for Tables<E> {
         now: u64,
     ) -> Result<Vec<Outcome>, Error> {
         self.write(Needs::Room, move |tx, tree| {
+            // Read ahead, so that the chunks' records and this come at once.
+            owners::usage(tx, owner)?;
             let mut register = |item| chunks::register(tx, tree, owner, item, now);
             items.iter().map(&mut register).collect()
         })
