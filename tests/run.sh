@@ -43,7 +43,8 @@ step() {
 }
 
 SECONDS=0
-camvault_install python3-venv
+# The tests start PostgreSQL servers of their own.
+camvault_install postgresql python3-venv
 camvault_need_rust "$root"
 target=${CARGO_TARGET_DIR:-$root/target}
 

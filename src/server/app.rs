@@ -15,7 +15,7 @@ use super::{gateway, internal, metadata, ops, recordings, storage};
 use crate::ownership::{Leaf, Tree};
 use crate::protocol::{self, Code, signature::content_digest};
 use crate::store::{
-    Blobs, Embedded, Error as StoreError, Hash, Metadata, Remote, Room, Upkeep, now_ms,
+    Blobs, Embedded, Error as StoreError, Hash, Metadata, Postgres, Remote, Room, Upkeep, now_ms,
 };
 use axum::Router;
 use axum::body::Body;
@@ -29,6 +29,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Longest wait for a share of the memory for bodies.
@@ -98,7 +99,8 @@ pub struct Caller {
 }
 
 impl App {
-    /// Opens the other stores. Returns for how long to wait before the first request is taken.
+    /// Opens the other stores, on a thread of a runtime that may block. Returns for how long to
+    /// wait before the first request is taken.
     pub fn open(
         config: Config,
         blobs: Option<Arc<dyn Blobs>>,
@@ -112,7 +114,8 @@ impl App {
             Some(path) => secrets::read_or_make(path)?,
             None => make("link")?,
         };
-        let link = Link::new(&link);
+        let link_secret = link;
+        let link = Link::new(&link_secret);
         let admin_token = secrets::as_token(&make("admin.token")?);
         let room = Room::new(&config.data, config.reserve);
         let ttp = match config.has(Role::Ttp) {
@@ -125,21 +128,33 @@ impl App {
         let metadata = match config.has(Role::Metadata) {
             false => None,
             true => {
-                let tree = Tree::new(*make("master")?);
+                let master = make("master")?;
+                let tree = Tree::new(*master);
                 let token = make("enroll.token")?;
-                let store = Embedded::open(&config.data.join("metadata"), tree.clone(), room)?;
+                super::check_place(&config.data, config.metadata.is_some())?;
+                let store: Arc<dyn Metadata> = match &config.metadata {
+                    None => {
+                        let dir = config.data.join("metadata");
+                        Arc::new(Embedded::open(&dir, tree.clone(), room)?)
+                    }
+                    Some(url) => {
+                        let shared = secrets::fingerprint(&[&master, &link_secret]);
+                        let opening = Postgres::open(url, tree.clone(), shared);
+                        Arc::new(Handle::current().block_on(opening)?)
+                    }
+                };
                 let upkeep: Arc<dyn Upkeep> = match (&blobs, &config.storage_url) {
                     (Some(blobs), None) => blobs.clone(),
                     (_, Some(url)) => Arc::new(remote(url, &config, &dir)?),
                     (None, None) => return Err(super::Error::NoStorage),
                 };
                 Some(MetadataRole {
-                    store: Arc::new(store),
+                    store,
                     upkeep,
                     tree,
                     hints: Hints::default(),
                     enroll_token: (!open_enrolment).then(|| secrets::as_token(&token)),
-                    sweeping: Sweeping::default(),
+                    sweeping: Sweeping::new()?,
                     known: RwLock::default(),
                 })
             }

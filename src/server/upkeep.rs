@@ -11,10 +11,54 @@ use tokio::sync::Mutex;
 /// Blobs deleted or checked in one go.
 const BATCH: usize = 256;
 
+/// For so long a server alone may delete blobs, longer than a deletion may take by far.
+const LEAD: Duration = Duration::from_secs(180);
+/// A deletion that takes longer has failed.
+const DELETION: Duration = Duration::from_secs(60);
+
 /// Held from the claim of blobs until their deletion is noted: a second deletion of the same name
-/// could otherwise hit a blob that was stored and registered again in between.
-#[derive(Debug, Default)]
-pub struct Sweeping(Mutex<()>);
+/// could otherwise hit a blob that was stored and registered again in between. In this process by
+/// a lock, among servers by [`Metadata::may_delete`].
+#[derive(Debug)]
+pub struct Sweeping {
+    server: [u8; 16],
+    alone: Mutex<()>,
+}
+
+impl Sweeping {
+    /// Of a server that has just started.
+    pub fn new() -> Result<Self, Error> {
+        let mut server = [0; 16];
+        getrandom::fill(&mut server).map_err(|_| Error::Random)?;
+        let alone = Mutex::default();
+        Ok(Self { server, alone })
+    }
+
+    /// Whether this server may delete what it claims next.
+    async fn may_delete(&self, metadata: &dyn Metadata) -> Result<bool, Error> {
+        let now = now_ms();
+        metadata
+            .may_delete(self.server, now, now.saturating_add(millis(LEAD)))
+            .await
+    }
+
+    /// Lets other servers delete: what this one has claimed is deleted and noted.
+    async fn done(&self, metadata: &dyn Metadata) -> Result<(), Error> {
+        metadata.may_delete(self.server, now_ms(), 0).await?;
+        Ok(())
+    }
+}
+
+/// Deletes claimed blobs and notes it.
+async fn delete(
+    metadata: &dyn Metadata,
+    blobs: &dyn Upkeep,
+    claimed: Vec<Hash>,
+) -> Result<(), Error> {
+    let deleted = tokio::time::timeout(DELETION, blobs.delete(&claimed)).await;
+    let at = deleted.map_err(|_| Error::Remote("deleting takes too long".into()))??;
+    metadata.deleted(claimed, at).await
+}
 
 /// Ends holds that have run out and deletes blobs that have been in the trash for `grace`; how
 /// many blobs.
@@ -27,16 +71,17 @@ pub async fn collect(
     while metadata.expire_holds(now_ms()).await? > 0 {}
     let before = now_ms().saturating_sub(millis(grace)).saturating_add(1);
     let mut collected = 0;
-    let _alone = sweeping.0.lock().await;
-    loop {
+    let _alone = sweeping.alone.lock().await;
+    while sweeping.may_delete(metadata).await? {
         let claimed = metadata.claim_trash(before, BATCH).await?;
         if claimed.is_empty() {
-            return Ok(collected);
+            sweeping.done(metadata).await?;
+            break;
         }
         collected += claimed.len() as u64;
-        let at = blobs.delete(&claimed).await?;
-        metadata.deleted(claimed, at).await?;
+        delete(metadata, blobs, claimed).await?;
     }
+    Ok(collected)
 }
 
 /// Collects for ever.
@@ -79,8 +124,8 @@ pub async fn scrub(
     report.segments = audit.segments;
     report.counts_mended = audit.mended;
     check_variants(metadata, blobs, &mut report).await?;
-    let _alone = sweeping.0.lock().await;
-    remove_orphans(metadata, blobs, orphan_age, &mut report).await?;
+    let _alone = sweeping.alone.lock().await;
+    remove_orphans(metadata, blobs, orphan_age, sweeping, &mut report).await?;
     Ok(report)
 }
 
@@ -116,6 +161,7 @@ async fn remove_orphans(
     metadata: &dyn Metadata,
     blobs: &dyn Upkeep,
     age: Duration,
+    sweeping: &Sweeping,
     report: &mut ScrubReport,
 ) -> Result<(), Error> {
     for first in 0..=255 {
@@ -127,12 +173,16 @@ async fn remove_orphans(
             .map(|blob| blob.d1)
             .collect();
         for names in old.chunks(BATCH) {
+            // Another server that deletes ends soon, or has died.
+            while !sweeping.may_delete(metadata).await? {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
             let claimed = metadata.claim_orphans(names.to_vec()).await?;
             if !claimed.is_empty() {
                 report.orphans_removed += claimed.len() as u64;
-                let at = blobs.delete(&claimed).await?;
-                metadata.deleted(claimed, at).await?;
+                delete(metadata, blobs, claimed).await?;
             }
+            sweeping.done(metadata).await?;
         }
     }
     Ok(())

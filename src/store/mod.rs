@@ -12,17 +12,20 @@ mod copy;
 mod directory;
 mod embedded;
 mod place;
+mod postgres;
 mod record;
 mod registry;
 mod remote;
 mod room;
 mod s3;
+mod tables;
 
 pub use aligned::Gather;
 pub use copy::{Copied, copy_blobs};
 pub use directory::Directory;
 pub use embedded::{Embedded, EmbeddedRegistry};
 pub use place::BlobPlace;
+pub use postgres::{Postgres, PostgresUrl, UrlError as PostgresUrlError};
 pub use registry::*;
 pub use remote::{Ask, Remote, Reply, Seal, answer};
 pub use room::Room;
@@ -71,6 +74,9 @@ pub enum Error {
     /// The database failed.
     #[error("database: {0}")]
     Engine(String),
+    /// The database is away. What was asked for may or may not have been done.
+    #[error("the database does not answer ({0}): try again")]
+    Away(String),
     /// The database had to be closed and opened after a failure. Nothing was changed.
     #[error("the database had to be opened again: try again")]
     Again,
@@ -270,6 +276,11 @@ pub trait Metadata: Send + Sync {
     /// Notes that claimed blobs were deleted: receipts made until `at`, which [`Upkeep::delete`]
     /// returned, do not count any more.
     async fn deleted(&self, blobs: Vec<Hash>, at: u64) -> Result<(), Error>;
+
+    /// Whether the server that calls itself `server` alone may delete blobs until `until`: a
+    /// second deletion of a name could hit a blob that was stored and registered again after the
+    /// first. `until` 0 gives that back. `false`: another one may.
+    async fn may_delete(&self, server: [u8; 16], now: u64, until: u64) -> Result<bool, Error>;
 
     /// Totals.
     async fn stats(&self) -> Result<Stats, Error>;

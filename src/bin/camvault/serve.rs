@@ -5,11 +5,13 @@ use gstcamvault::elements::dmqimopen::DEFAULT_MAX_PIXELS;
 use gstcamvault::gateway::{self, Cloud, Encoder};
 use gstcamvault::homomorphic::packed::DEFAULT_MODULUS_BITS;
 use gstcamvault::server::{self, Config, DEFAULT_AUDIT, Role};
+use gstcamvault::store::PostgresUrlError;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
+use zeroize::Zeroizing;
 
 /// Run a vault, until SIGTERM.
 #[derive(clap::Args)]
@@ -25,6 +27,11 @@ pub struct Args {
     /// What this process does: metadata, storage, ttp (default: these three), gateway.
     #[arg(long, value_name = "ROLE", value_delimiter = ',', action = ArgAction::Append)]
     role: Vec<Role>,
+    /// PostgreSQL database that metadata is kept in, for any number of servers with the same
+    /// secrets: postgres://USER@HOST[:PORT][,HOST…]/DATABASE; the password also from PGPASSWORD or
+    /// ~/.pgpass [default: in DIR].
+    #[arg(long, value_name = "URL")]
+    metadata: Option<Zeroizing<String>>,
     /// Address of the process that has the role storage, as clients reach it.
     #[arg(long, value_name = "URL")]
     storage_url: Option<String>,
@@ -137,6 +144,13 @@ impl Args {
 
     fn config(self) -> Result<Config, Failure> {
         let mut config = self.places.config(self.data)?;
+        if let Some(url) = &self.metadata {
+            let url = url.parse();
+            // Without what was given: there may be a password in it.
+            config.metadata = Some(
+                url.map_err(|e: PostgresUrlError| Failure::usage(format!("--metadata: {e}")))?,
+            );
+        }
         config.listen = self.listen;
         if !self.role.is_empty() {
             config.roles = self.role;

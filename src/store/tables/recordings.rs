@@ -2,8 +2,8 @@
 //! Recordings, their segments, and who else may read them.
 
 use super::owners;
-use super::tx::{Space, Tx, parse};
-use super::{chunks, chunks::refer};
+use super::tx::signed;
+use super::{Space, Tx, chunks, parse};
 use crate::identity::RecordingId;
 use crate::ownership::{Leaf, Tree};
 use crate::protocol::{self, ChunkRef, Commit, Committed, Recording, RecordingEntry};
@@ -15,6 +15,8 @@ use std::collections::BTreeMap;
 const MAX_HEADS: usize = 1000;
 /// Chunks released in one transaction, roughly.
 const FORGET_CHUNKS: usize = 4096;
+/// Segments forgotten in one transaction.
+const FORGET_SEGMENTS: u64 = 64;
 
 fn record_key(owner: Leaf, id: &RecordingId) -> Vec<u8> {
     [b"r", owner.to_be_bytes().as_slice(), id].concat()
@@ -24,7 +26,7 @@ fn head_key(owner: Leaf, id: &RecordingId, seq: u64) -> Vec<u8> {
     [b"h", segment_key(owner, id, seq).as_slice()].concat()
 }
 
-pub(super) fn segment_key(owner: Leaf, id: &RecordingId, seq: u64) -> Vec<u8> {
+fn segment_key(owner: Leaf, id: &RecordingId, seq: u64) -> Vec<u8> {
     [&owner.to_be_bytes(), id.as_slice(), &seq.to_be_bytes()].concat()
 }
 
@@ -40,6 +42,11 @@ fn inbox_key(reader: &Hash, owner: Leaf, id: &RecordingId) -> Vec<u8> {
 
 fn record(tx: &Tx<'_>, owner: Leaf, id: &RecordingId) -> Result<Option<RecordingRecord>, Error> {
     tx.get(Space::Records, &record_key(owner, id))
+}
+
+/// Whether there is such a recording.
+pub fn known(tx: &Tx<'_>, owner: Leaf, id: &RecordingId) -> Result<bool, Error> {
+    Ok(record(tx, owner, id)?.is_some())
 }
 
 /// A segment without its head.
@@ -58,9 +65,9 @@ pub fn commit(
     owner: Leaf,
     id: &RecordingId,
     seq: u64,
-    commit: Commit,
+    commit: &Commit,
 ) -> Result<Committed, Error> {
-    let digest = *blake3::hash(&protocol::encode(&commit)).as_bytes();
+    let digest = *blake3::hash(&protocol::encode(commit)).as_bytes();
     let known = record(tx, owner, id)?;
     let mut recording = known.clone().unwrap_or_else(|| RecordingRecord {
         segments: 0,
@@ -73,13 +80,15 @@ pub fn commit(
             false => Committed::NextIs(recording.segments),
         });
     }
+    // Read ahead, so that the chunks' records and this come at once.
+    owners::usage(tx, owner)?;
     let mut named: BTreeMap<&ChunkRef, u64> = BTreeMap::new();
     for chunk in &commit.chunks {
         *named.entry(chunk).or_default() += 1;
     }
     let mut missing = Vec::new();
     for (chunk, refs) in named {
-        if !refer(tx, chunk, owner, refs)? {
+        if !chunks::refer(tx, chunk, owner, refs)? {
             missing.push(chunk);
         }
     }
@@ -91,22 +100,24 @@ pub fn commit(
         return Ok(answer);
     }
     let sizes = [&commit.head, &commit.manifest, &commit.summary].map(|part| part.len() as u64);
-    let old_summary = recording.summary.len() as u64;
+    let summary_before = recording.summary.len() as u64;
     tx.count(|t| {
-        let s = &mut t.stats;
-        s.recordings += u64::from(known.is_none());
-        s.segments += 1;
-        s.bytes_manifests =
-            (s.bytes_manifests + sizes.iter().sum::<u64>()).saturating_sub(old_summary);
-    })?;
+        t.recordings += i64::from(known.is_none());
+        t.segments += 1;
+        t.bytes_manifests += signed(sizes.iter().sum()) - signed(summary_before);
+    });
     recording.segments += 1;
-    recording.summary = commit.summary;
+    recording.summary = commit.summary.clone();
     tx.put(Space::Records, record_key(owner, id), &recording);
-    tx.put_bytes(Space::Records, head_key(owner, id, seq), commit.head.into());
+    tx.put_bytes(
+        Space::Records,
+        head_key(owner, id, seq),
+        commit.head.to_vec(),
+    );
     let segment = SegmentRecord {
         digest: digest.into(),
-        manifest: commit.manifest,
-        chunks: commit.chunks,
+        manifest: commit.manifest.clone(),
+        chunks: commit.chunks.clone(),
         head_len: sizes[0],
     };
     tx.put(Space::Segments, segment_key(owner, id, seq), &segment);
@@ -165,9 +176,8 @@ pub fn recording(
     let (first, last) = (head_key(owner, id, from), head_key(owner, id, segments));
     let mut heads = Vec::new();
     if from < segments {
-        for pair in tx.walk(Space::Records, first, last).take(MAX_HEADS) {
-            heads.push(pair?.1.into());
-        }
+        let found = tx.walk(Space::Records, &first, &last, MAX_HEADS)?;
+        heads.extend(found.into_iter().map(|(_, head)| head.into()));
     }
     Ok(Some(Recording {
         segments,
@@ -187,8 +197,8 @@ pub enum Forgotten {
     All,
 }
 
-/// Forgets the last segments of a recording, about [`FORGET_CHUNKS`] chunks of them, and the
-/// recording itself with its first one.
+/// Forgets the last segments of a recording, at most [`FORGET_SEGMENTS`] with about
+/// [`FORGET_CHUNKS`] chunks, and the recording itself with its first one.
 pub fn forget_some(
     tx: &mut Tx<'_>,
     tree: &Tree,
@@ -202,7 +212,8 @@ pub fn forget_some(
     let mut named: BTreeMap<ChunkRef, u64> = BTreeMap::new();
     let mut freed = 0;
     let before = recording.segments;
-    while recording.segments > 0 && named.len() < FORGET_CHUNKS {
+    let least = before.saturating_sub(FORGET_SEGMENTS);
+    while recording.segments > least && named.len() < FORGET_CHUNKS {
         recording.segments -= 1;
         let seq = recording.segments;
         let Some(segment) = segment(tx, owner, id, seq)? else {
@@ -232,11 +243,10 @@ pub fn forget_some(
         false => tx.put(Space::Records, record_key(owner, id), &recording),
     }
     tx.count(|t| {
-        let s = &mut t.stats;
-        s.recordings = s.recordings.saturating_sub(u64::from(all));
-        s.segments = s.segments.saturating_sub(before - recording.segments);
-        s.bytes_manifests = s.bytes_manifests.saturating_sub(freed);
-    })?;
+        t.recordings -= i64::from(all);
+        t.segments -= signed(before - recording.segments);
+        t.bytes_manifests -= signed(freed);
+    });
     Ok(if all { Forgotten::All } else { Forgotten::Some })
 }
 
@@ -256,11 +266,15 @@ pub fn share(
     owner: Leaf,
     id: &RecordingId,
     reader: &Hash,
-    sealed: Vec<u8>,
+    sealed: &[u8],
 ) -> Result<bool, Error> {
-    let known = record(tx, owner, id)?.is_some();
+    let known = known(tx, owner, id)?;
     if known {
-        tx.put_bytes(Space::Records, share_key(owner, id, reader), sealed);
+        tx.put_bytes(
+            Space::Records,
+            share_key(owner, id, reader),
+            sealed.to_vec(),
+        );
         tx.put_bytes(Space::Records, inbox_key(reader, owner, id), Vec::new());
     }
     Ok(known)
@@ -282,6 +296,13 @@ pub fn unshare(
     Ok(known)
 }
 
+/// Whether a recording is shared with a signing key.
+pub fn is_shared(tx: &Tx<'_>, owner: Leaf, id: &RecordingId, reader: &Hash) -> Result<bool, Error> {
+    Ok(tx
+        .bytes(Space::Records, &share_key(owner, id, reader))?
+        .is_some())
+}
+
 /// See [`Metadata::shared`](crate::store::Metadata::shared).
 pub fn shared(
     tx: &Tx<'_>,
@@ -292,6 +313,6 @@ pub fn shared(
     let Some(owner) = owners::owner(tx, owner)? else {
         return Ok(None);
     };
-    let share = tx.bytes(Space::Records, &share_key(owner.leaf, id, reader))?;
-    Ok(share.map(|_| owner.leaf))
+    let shared = is_shared(tx, owner.leaf, id, reader)?;
+    Ok(shared.then_some(owner.leaf))
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Enrolled identities and what each one's chunks add up to.
 
-use super::tx::{Space, Tx};
+use super::{Space, Tx};
 use crate::ownership::Leaf;
 use crate::store::{Error, Hash, Owner};
 use minicbor::{Decode, Encode};
@@ -14,6 +14,9 @@ struct OwnerRecord {
     #[cbor(n(1), with = "minicbor::bytes")]
     agree: Hash,
 }
+
+/// Where the next owner's leaf is.
+pub const NEXT_LEAF: &[u8] = b"next leaf";
 
 fn key_of(leaf: Leaf) -> Vec<u8> {
     [b"l".as_slice(), &leaf.to_be_bytes()].concat()
@@ -44,13 +47,10 @@ pub fn enroll(tx: &mut Tx<'_>, key: Hash, agree: Hash) -> Result<Leaf, Error> {
     if let Some(record) = tx.get::<OwnerRecord>(Space::Owners, &key)? {
         return Ok(record.leaf);
     }
-    let next = tx.count(|t| {
-        let leaf = t.next_leaf;
-        t.next_leaf += 1;
-        t.stats.owners += 1;
-        leaf
-    })?;
-    let leaf = Leaf::try_from(next).map_err(|_| Error::Full)?;
+    let leaf: Leaf = tx.get(Space::Owners, NEXT_LEAF)?.unwrap_or(0);
+    let next = leaf.checked_add(1).ok_or(Error::Full)?;
+    tx.put(Space::Owners, NEXT_LEAF.to_vec(), &next);
+    tx.count(|t| t.owners += 1);
     tx.put(Space::Owners, key.to_vec(), &OwnerRecord { leaf, agree });
     tx.put_bytes(Space::Owners, key_of(leaf), key.to_vec());
     Ok(leaf)
