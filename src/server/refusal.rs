@@ -52,7 +52,7 @@ impl Refusal {
 
     /// [`Code::Internal`]; what exactly failed is for the operator's eyes.
     pub fn failed(error: &dyn std::fmt::Display) -> Self {
-        eprintln!("camvault: {error}");
+        tracing::error!(%error, "a request failed");
         Self::new(Code::Internal, "the server failed: its log says why")
     }
 

@@ -166,6 +166,7 @@ pub async fn add(
     let id = ask.contract.id::<Contract>();
     let signed = ask.contract.sign::<Contract>(&role.identity);
     let contract = role.registry.add_contract(id, signed).await?;
+    app.metrics.contracts.inc();
     Ok(cbor(&ContractBody { contract }))
 }
 
@@ -208,6 +209,7 @@ pub async fn delete(
         .delete(*ask.contract, now_ms(), identity)
         .await?;
     let receipt: Signed = deleted.ok_or_else(|| Refusal::not_found("contract"))?;
+    app.metrics.deletions.inc();
     Ok(cbor(&receipt))
 }
 
