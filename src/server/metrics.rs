@@ -80,6 +80,15 @@ pub struct Metrics {
     arbitrations: Family<Kind, Counter>,
 }
 
+/// What a scrub finds.
+const SCRUB: [&str; 5] = [
+    "missing",
+    "damaged",
+    "orphans_removed",
+    "leftovers_removed",
+    "counts_mended",
+];
+
 /// A gateway's numbers. It counts them itself: the counters here take them over.
 #[derive(Default)]
 struct GatewayNumbers {
@@ -200,9 +209,8 @@ impl Metrics {
             let kind = Kind { kind: each.kind };
             limit.get_or_create(&kind).set(gauge(each.limit));
         }
-        let [in_flight, connections, scrub_finished] = [
+        let [in_flight, scrub_finished] = [
             ("requests_in_flight", "Requests in work"),
-            ("connections_open", "Connections that are open"),
             (
                 "scrub_finished_time_seconds",
                 "When the last scrub of this process ended, Unix seconds; 0: none did",
@@ -239,12 +247,19 @@ impl Metrics {
             ),
         ]
         .map(|(name, help)| counter(own, name, help));
-        let arbitrations = Family::default();
+        let arbitrations = Family::<Kind, Counter>::default();
         own.register(
             "ttp_arbitrations",
             "Arbitrations, by what came of them",
             arbitrations.clone(),
         );
+        // There from the start, so that rates and alerts see the first one.
+        for kind in ["named", "nobody"] {
+            arbitrations.get_or_create(&Kind { kind }).inc_by(0);
+        }
+        for kind in SCRUB {
+            scrub_found.get_or_create(&Kind { kind }).set(0);
+        }
         let engine = |own: &mut Registry, name, help: &str| Engine::register(own, name, help);
         Self {
             metadata: engine(own, "metadata", "the metadata engine"),
@@ -269,7 +284,7 @@ impl Metrics {
             collected,
             collections_failed,
             in_flight,
-            connections,
+            connections: Gauge::default(),
             tickets,
             contracts,
             deletions,
@@ -301,13 +316,14 @@ impl Metrics {
 
     /// Notes what a scrub found.
     pub fn scrubbed(&self, report: &ScrubReport) {
-        for (kind, value) in [
-            ("missing", report.missing.len() as u64),
-            ("damaged", report.damaged.len() as u64),
-            ("orphans_removed", report.orphans_removed),
-            ("leftovers_removed", report.leftovers_removed),
-            ("counts_mended", report.counts_mended),
-        ] {
+        let found = [
+            report.missing.len() as u64,
+            report.damaged.len() as u64,
+            report.orphans_removed,
+            report.leftovers_removed,
+            report.counts_mended,
+        ];
+        for (kind, value) in SCRUB.into_iter().zip(found) {
             let found = self.scrub_found.get_or_create(&Kind { kind });
             found.set(gauge(value));
         }

@@ -19,7 +19,7 @@ pub enum Format {
 
 /// What is logged, and how.
 #[derive(clap::Args)]
-pub struct Args {
+pub struct LogArgs {
     /// What is logged: a level, or levels by target as in RUST_LOG, which counts where this is
     /// missing; camvault::request=debug has a line for every request [default: info].
     #[arg(long, value_name = "FILTER", env = "CAMVAULT_LOG")]
@@ -50,7 +50,7 @@ impl Log {
 }
 
 /// Starts to log.
-pub fn start(args: &Args) -> Result<Log, Failure> {
+pub fn start(args: &LogArgs) -> Result<Log, Failure> {
     let filter = args.log.clone();
     let filter = filter.or_else(|| std::env::var(EnvFilter::DEFAULT_ENV).ok());
     let filter = filter.unwrap_or_else(|| "info".into());

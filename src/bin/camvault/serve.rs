@@ -87,7 +87,7 @@ pub struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     drain_notice: u64,
     #[command(flatten)]
-    log: log::Args,
+    log: log::LogArgs,
 }
 
 impl Args {
