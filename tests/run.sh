@@ -54,6 +54,8 @@ target=${CARGO_TARGET_DIR:-$root/target}
 # checks would be lost. The release build takes 210 s of CPU from nothing.
 step cargo fmt --check
 step cargo clippy --locked --all-targets -- -D warnings
+# What is built only on request. Its own test: cargo test --features otel --test otlp.
+step cargo clippy --locked --features otel --bin camvault --test otlp -- -D warnings
 step cargo build --locked --release
 camvault_environment "$target" release
 export G_DEBUG=fatal_warnings

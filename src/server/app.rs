@@ -90,6 +90,8 @@ pub struct App {
     pub admin_token: zeroize::Zeroizing<String>,
     /// Numbers.
     pub metrics: Metrics,
+    /// How the engines were.
+    pub examined: health::Last,
     /// When it was opened.
     pub began: Instant,
     /// Connections that may still be opened.
@@ -200,6 +202,7 @@ impl App {
             ttp,
             admin_token,
             metrics,
+            examined: health::Last::default(),
             began: Instant::now(),
             connections: Arc::new(Semaphore::new(config.max_connections)),
             phase: AtomicU8::new(Phase::Serving as u8),

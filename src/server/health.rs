@@ -12,6 +12,7 @@ use axum::response::{Html, IntoResponse};
 use std::fmt::{Display, Write as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::Mutex;
 
 /// Longest wait for an engine.
 const WAIT: Duration = Duration::from_secs(5);
@@ -56,8 +57,29 @@ impl Display for Finding {
     }
 }
 
-/// Asks every engine, at the same time; and the totals, if this process has them.
-async fn examine(app: &App) -> (Vec<Finding>, Option<Stats>) {
+/// How every engine is, and the totals, if this process has them.
+type Found = (Vec<Finding>, Option<Stats>);
+
+/// The last examination, and when it began. One is made at a time, however many ask: anybody may.
+#[derive(Debug, Default)]
+pub struct Last(Mutex<Option<(Instant, Found)>>);
+
+/// Asks every engine; who came before somebody else's question was put shares the answer.
+async fn examine(app: &App) -> Found {
+    let came = Instant::now();
+    let mut last = app.examined.0.lock().await;
+    if let Some((began, found)) = &*last
+        && *began >= came
+    {
+        return found.clone();
+    }
+    let began = Instant::now();
+    let found = ask(app).await;
+    *last = Some((began, found.clone()));
+    found
+}
+
+async fn ask(app: &App) -> Found {
     let mut stats = None;
     let metadata = async {
         let Some(role) = &app.metadata else {
