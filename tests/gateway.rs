@@ -164,8 +164,7 @@ fn a_stream_is_archived_with_the_owners_remainders() {
     let done = world.cloud.activity();
     let streams = (done.streams_open, done.streams_failed, done.archives);
     assert_eq!((streams, done.frames), ((0, 0, 1), 40), "{done:?}");
-    // More than a coded picture would take.
-    assert!(done.bytes > 40 * 320 * 240, "{done:?}");
+    assert!(done.bytes > 100_000, "{done:?}");
     let remainders = world.remainders(&archive.name);
     assert_eq!(remainders.len(), 40);
     for (n, (pts, remainder)) in remainders.iter().enumerate() {
