@@ -111,6 +111,7 @@ pub struct Measured<S: ?Sized> {
     store: Arc<S>,
 }
 
+// Methods with a default in the trait have to be listed too: the default would not reach the store.
 macro_rules! measured {
     ($trait:ident { $(fn $name:ident($($arg:ident: $kind:ty),*) -> $out:ty;)* }) => {
         #[async_trait]
