@@ -15,7 +15,7 @@ use super::{gateway, health, internal, metadata, ops, recordings, storage, trace
 use crate::ownership::{Leaf, Tree};
 use crate::protocol::{self, Code, signature::content_digest};
 use crate::store::{
-    Blobs, Directory, Embedded, Error as StoreError, Hash, Metadata, Remote, Room, Upkeep, now_ms,
+    BlobPlace, Blobs, Embedded, Error as StoreError, Hash, Metadata, Remote, Room, Upkeep, now_ms,
 };
 use axum::Router;
 use axum::body::Body;
@@ -124,13 +124,15 @@ pub struct Caller {
 }
 
 impl App {
-    /// Opens the stores. Returns for how long to wait before the first request is taken.
+    /// Opens the other stores. Returns for how long to wait before the first request is taken.
     pub fn open(
         config: Config,
+        blobs: Option<Arc<dyn Blobs>>,
         open_enrolment: bool,
     ) -> Result<(Arc<Self>, Duration), super::Error> {
-        let fresh_data = !config.data.join("secrets").exists();
-        let dir = secrets::prepare(&config.data)?;
+        let dir = config.secrets_dir();
+        let fresh_data = !dir.exists();
+        secrets::prepare(&dir)?;
         let make = |name: &str| secrets::read_or_make(&dir.join(name));
         let link: Secret = match &config.link_secret {
             Some(path) => secrets::read_or_make(path)?,
@@ -144,10 +146,6 @@ impl App {
         let memory = Semaphore::new(permits.min(Semaphore::MAX_PERMITS));
         let limits = limits(&config, &requests, &memory, 0);
         let metrics = Metrics::new(&limits, config.gateway.is_some());
-        let directory = match config.has(Role::Storage) {
-            true => Some(Directory::open(&config.data, room.clone())?),
-            false => None,
-        };
         let ttp = match config.has(Role::Ttp) {
             true => {
                 let room = room.clone();
@@ -167,8 +165,8 @@ impl App {
                 let tree = Tree::new(*make("master")?);
                 let token = make("enroll.token")?;
                 let store = Embedded::open(&config.data.join("metadata"), tree.clone(), room)?;
-                let upkeep: Arc<dyn Upkeep> = match (&directory, &config.storage_url) {
-                    (Some(directory), None) => Arc::new(directory.clone()),
+                let upkeep: Arc<dyn Upkeep> = match (&blobs, &config.storage_url) {
+                    (Some(blobs), None) => blobs.clone(),
                     (_, Some(url)) => Arc::new(remote(url, &config, &dir)?),
                     (None, None) => return Err(super::Error::NoStorage),
                 };
@@ -184,9 +182,12 @@ impl App {
                 })
             }
         };
-        let storage = directory.map(|directory| StorageRole {
-            store: metrics.blobs.over(Arc::new(directory)),
-            engine: "directory",
+        let storage = blobs.map(|store| StorageRole {
+            store: metrics.blobs.over(store),
+            engine: match config.blob_place() {
+                BlobPlace::Directory(_) => "directory",
+                BlobPlace::Bucket(_) => "s3",
+            },
             counts: PutCounts::default(),
         });
         let (freshness, wait) = match fresh_data {

@@ -98,6 +98,7 @@ fn kind(error: &Error) -> &'static str {
         Error::Full => "full",
         Error::Io(..) => "io",
         Error::Engine(_) => "engine",
+        Error::Bucket(..) => "bucket",
         Error::Again => "again",
         Error::Corrupt(_) => "corrupt",
         Error::Random => "random",

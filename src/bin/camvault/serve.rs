@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-use crate::common::Failure;
+use crate::common::{Failure, Places};
 use crate::log;
 use clap::ArgAction;
 use gstcamvault::gateway::{self, Cloud, Encoder};
@@ -14,9 +14,11 @@ use std::time::Duration;
 /// Run a vault, until SIGTERM.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Directory that everything is kept in; made if it is not there.
+    /// Directory that everything is kept in that has no place of its own; made if it is not there.
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
+    #[command(flatten)]
+    places: Places,
     /// Address to listen on; port 0 takes a free one.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:7420")]
     listen: SocketAddr,
@@ -131,8 +133,8 @@ impl Args {
         Ok(Some(cloud))
     }
 
-    fn config(self) -> Config {
-        let mut config = Config::new(self.data);
+    fn config(self) -> Result<Config, Failure> {
+        let mut config = self.places.config(self.data)?;
         config.listen = self.listen;
         if !self.role.is_empty() {
             config.roles = self.role;
@@ -149,7 +151,7 @@ impl Args {
         config.max_requests = self.max_requests;
         config.max_connections = self.max_connections;
         config.drain_notice = Duration::from_secs(self.drain_notice);
-        config
+        Ok(config)
     }
 }
 
@@ -160,7 +162,7 @@ pub fn run(args: Args) -> Result<ExitCode, Failure> {
         .build()
         .map_err(|e| Failure::new(e.to_string()))?;
     let gateway = args.gateway()?;
-    let mut config = args.config();
+    let mut config = args.config()?;
     if let Some(gateway) = &gateway {
         config.gateway = Some(Arc::new(gateway.clone()));
     }
