@@ -13,7 +13,7 @@ use gstcamvault::sealed::stream::{Remainder, RemainderReader};
 use gstcamvault::server::{Gateway, GatewayError, Messages};
 use parties::Parties;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const LONG: Duration = Duration::from_secs(180);
 const SCENE: &str = "videotestsrc pattern=zone-plate kx2=6 ky2=4 kt=2 num-buffers=40 \
@@ -161,6 +161,10 @@ fn a_stream_is_archived_with_the_owners_remainders() {
     let world = World::new(Encoder::Lossless);
     world.send();
     let archive = world.archive();
+    let done = world.cloud.activity();
+    let streams = (done.streams_open, done.streams_failed, done.archives);
+    assert_eq!((streams, done.frames), ((0, 0, 1), 40), "{done:?}");
+    assert!(done.bytes > 100_000, "{done:?}");
     let remainders = world.remainders(&archive.name);
     assert_eq!(remainders.len(), 40);
     for (n, (pts, remainder)) in remainders.iter().enumerate() {
@@ -180,4 +184,25 @@ fn a_stream_is_archived_with_the_owners_remainders() {
         .block(world.cloud.forget(world.caller(), id))
         .unwrap();
     assert_eq!(world.place.vault.stats().chunks, 0, "nothing is left");
+}
+
+#[test]
+fn a_gateway_that_stops_keeps_what_has_come() {
+    let world = World::new(Encoder::X264);
+    let endless = SCENE.replace("num-buffers=40", "is-live=true");
+    let camera = Pipeline::launch(&format!(
+        "{endless} ! {} ! tcpclientsink host=127.0.0.1 port={}",
+        world.parties.mark(),
+        world.port
+    ));
+    camera.play();
+    let end = Instant::now() + LONG;
+    while world.cloud.activity().frames < 30 {
+        assert!(Instant::now() < end, "{:?}", world.cloud.activity());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    world.place.vault.block(world.cloud.stop());
+    assert_eq!(world.cloud.activity().streams_open, 0);
+    let archive = world.archive();
+    assert!(world.remainders(&archive.name).len() >= 20);
 }

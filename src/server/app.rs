@@ -5,32 +5,36 @@ use super::auth::{self, Binds, Freshness, header};
 use super::body;
 use super::config::{Config, Role};
 use super::hints::Hints;
-use super::metrics::Metrics;
+use super::metrics::{Counted, Limit, Metrics};
 use super::refusal::Refusal;
 use super::secrets::{self, Secret};
 use super::tokens::{Link, PutCounts};
 use super::ttp::{self, TtpRole};
 use super::upkeep::Sweeping;
-use super::{gateway, internal, metadata, ops, recordings, storage};
+use super::{gateway, health, internal, metadata, ops, recordings, storage, trace};
 use crate::ownership::{Leaf, Tree};
 use crate::protocol::{self, Code, signature::content_digest};
 use crate::store::{
-    Blobs, Embedded, Error as StoreError, Hash, Metadata, Postgres, Remote, Room, Upkeep, now_ms,
+    BlobPlace, Blobs, Embedded, Error as StoreError, Hash, Metadata, Postgres, Remote, Room,
+    Upkeep, now_ms,
 };
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::request::Parts;
+use axum::http::{HeaderValue, Method, header as fields};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post, put};
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tracing::Instrument as _;
 
 /// Longest wait for a share of the memory for bodies.
 const MEMORY_WAIT: Duration = Duration::from_secs(10);
@@ -47,6 +51,8 @@ pub struct Peer(pub SocketAddr);
 pub struct MetadataRole {
     /// The store.
     pub store: Arc<dyn Metadata>,
+    /// What the store is.
+    pub engine: &'static str,
     /// Where its blobs are looked after.
     pub upkeep: Arc<dyn Upkeep>,
     /// For path keys.
@@ -64,6 +70,8 @@ pub struct MetadataRole {
 pub struct StorageRole {
     /// The store.
     pub store: Arc<dyn Blobs>,
+    /// What the store is.
+    pub engine: &'static str,
     /// Bytes uploaded under each put token.
     pub counts: PutCounts,
 }
@@ -84,9 +92,28 @@ pub struct App {
     pub admin_token: zeroize::Zeroizing<String>,
     /// Numbers.
     pub metrics: Metrics,
+    /// How the engines were.
+    pub examined: health::Last,
+    /// When it was opened.
+    pub began: Instant,
+    /// Connections that may still be opened.
+    pub connections: Arc<Semaphore>,
+    phase: AtomicU8,
     freshness: Freshness,
     requests: Semaphore,
     memory: Semaphore,
+}
+
+/// How far a server is on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Phase {
+    /// Not at all.
+    Serving,
+    /// It does everything, and asks to be left.
+    Leaving,
+    /// It ends what it does, and takes nothing more.
+    Ending,
 }
 
 /// A signed request from an enrolled owner.
@@ -118,10 +145,21 @@ impl App {
         let link = Link::new(&link_secret);
         let admin_token = secrets::as_token(&make("admin.token")?);
         let room = Room::new(&config.data, config.reserve);
+        let permits = usize::try_from(config.memory / MEMORY_UNIT).unwrap_or(usize::MAX);
+        let requests = Semaphore::new(config.max_requests);
+        let memory = Semaphore::new(permits.min(Semaphore::MAX_PERMITS));
+        let limits = limits(&config, &requests, &memory, 0);
+        let metrics = Metrics::new(&limits, config.gateway.is_some());
         let ttp = match config.has(Role::Ttp) {
             true => {
                 let room = room.clone();
-                Some(TtpRole::open(&config.data, &dir, room, open_enrolment)?)
+                Some(TtpRole::open(
+                    &config.data,
+                    &dir,
+                    room,
+                    open_enrolment,
+                    &metrics.ttp,
+                )?)
             }
             false => None,
         };
@@ -149,8 +187,12 @@ impl App {
                     (None, None) => return Err(super::Error::NoStorage),
                 };
                 Some(MetadataRole {
-                    store,
-                    upkeep,
+                    store: metrics.metadata.over(store),
+                    engine: match config.metadata {
+                        None => "embedded",
+                        Some(_) => "postgres",
+                    },
+                    upkeep: metrics.blobs.over(upkeep),
                     tree,
                     hints: Hints::default(),
                     enroll_token: (!open_enrolment).then(|| secrets::as_token(&token)),
@@ -160,25 +202,32 @@ impl App {
             }
         };
         let storage = blobs.map(|store| StorageRole {
-            store,
+            store: metrics.blobs.over(store),
+            engine: match config.blob_place() {
+                BlobPlace::Directory(_) => "directory",
+                BlobPlace::Bucket(_) => "s3",
+            },
             counts: PutCounts::default(),
         });
         let (freshness, wait) = match fresh_data {
             true => (Freshness::first_start(), Duration::ZERO),
             false => Freshness::restarted(),
         };
-        let permits = usize::try_from(config.memory / MEMORY_UNIT).unwrap_or(usize::MAX);
         let app = Self {
-            requests: Semaphore::new(config.max_requests),
-            memory: Semaphore::new(permits.min(Semaphore::MAX_PERMITS)),
-            config,
+            requests,
+            memory,
             link,
             metadata,
             storage,
             ttp,
             admin_token,
-            metrics: Metrics::default(),
+            metrics,
+            examined: health::Last::default(),
+            began: Instant::now(),
+            connections: Arc::new(Semaphore::new(config.max_connections)),
+            phase: AtomicU8::new(Phase::Serving as u8),
             freshness,
+            config,
         };
         Ok((Arc::new(app), wait))
     }
@@ -186,8 +235,11 @@ impl App {
     /// The routes of this process's roles.
     pub fn router(self: &Arc<Self>) -> Router {
         let mut router = Router::new()
-            .route("/healthz", get(ops::health))
-            .route("/metrics", get(ops::metrics))
+            .route("/livez", get(health::live))
+            .route("/healthz", get(health::health))
+            .route("/healthz/{role}", get(health::of_role))
+            .route("/metrics", get(health::metrics))
+            .route("/status", get(health::status))
             .route("/v1/vault", get(ops::vault));
         if self.metadata.is_some() {
             router = router
@@ -276,7 +328,25 @@ impl App {
 
     /// Who signed a request whose body has not been read.
     pub fn signer(&self, parts: &Parts, binds: Binds) -> Result<Hash, Refusal> {
-        auth::signer(parts, binds, &self.freshness, &self.config.names)
+        let key = auth::signer(parts, binds, &self.freshness, &self.config.names)?;
+        tracing::debug!(target: trace::TARGET, signer = trace::short(&key), "signed");
+        Ok(key)
+    }
+
+    /// Goes on to a phase.
+    pub fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// Whether it has been asked to stop.
+    pub fn stopping(&self) -> bool {
+        self.phase.load(Ordering::Relaxed) > Phase::Serving as u8
+    }
+
+    /// The limits, and what of them is in use.
+    pub fn limits(&self) -> [Limit; 3] {
+        let connections = usize::try_from(self.metrics.connections.get()).unwrap_or(0);
+        limits(&self.config, &self.requests, &self.memory, connections)
     }
 
     /// Accepts an internal request once.
@@ -383,21 +453,83 @@ fn remote(url: &str, config: &Config, secrets: &std::path::Path) -> Result<Remot
     )?)
 }
 
-/// Around every request: how many at once, and the numbers.
+fn limits(
+    config: &Config,
+    requests: &Semaphore,
+    memory: &Semaphore,
+    connections: usize,
+) -> [Limit; 3] {
+    let bytes = |units: usize| units.saturating_mul(MEMORY_UNIT as usize);
+    let memory_limit = usize::try_from(config.memory).unwrap_or(usize::MAX);
+    [
+        Limit {
+            kind: "requests",
+            in_use: config
+                .max_requests
+                .saturating_sub(requests.available_permits()),
+            limit: config.max_requests,
+        },
+        Limit {
+            kind: "connections",
+            in_use: connections,
+            limit: config.max_connections,
+        },
+        Limit {
+            kind: "memory_bytes",
+            in_use: memory_limit.saturating_sub(bytes(memory.available_permits())),
+            limit: memory_limit,
+        },
+    ]
+}
+
+/// Requests that are answered whatever the load: those that ask how the server is.
+const ALWAYS: [&str; 5] = [
+    "/livez",
+    "/healthz",
+    "/healthz/{role}",
+    "/metrics",
+    "/status",
+];
+
+fn method(method: &Method) -> &'static str {
+    ["GET", "PUT", "POST", "DELETE", "HEAD"]
+        .into_iter()
+        .find(|name| *name == method.as_str())
+        .unwrap_or("other")
+}
+
+/// Around every request: how many at once, the numbers, and the log.
 async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let began = Instant::now();
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let always = matches!(path.as_str(), "/healthz" | "/metrics");
-    app.metrics.in_flight.inc();
+    let method = method(request.method());
+    // The route and not the path, which names recordings.
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or("other", MatchedPath::as_str);
+    let id = trace::new_id();
+    let span = trace::span(method, route, &id, request.headers());
+    let _counted = Counted::new(&app.metrics.in_flight);
+    let phase = app.phase.load(Ordering::Relaxed);
+    let always = ALWAYS.contains(&route);
     let permit = app.requests.try_acquire();
-    let response = match permit.is_ok() || always {
-        true => next.run(request).await,
-        false => Refusal::new(Code::Busy, "too many requests at once: try again").into_response(),
+    let busy = |why: &str| Refusal::new(Code::Busy, why).into_response();
+    let mut response = match (&permit, phase == Phase::Ending as u8) {
+        _ if always => next.run(request).instrument(span.clone()).await,
+        (_, true) => busy("the server is stopping: try again"),
+        (Err(_), _) => busy("too many requests at once: try again"),
+        (Ok(_), _) => next.run(request).instrument(span.clone()).await,
     };
-    app.metrics.in_flight.dec();
-    let status = response.status().as_u16();
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        headers.insert(trace::ID_HEADER, id);
+    }
+    if app.stopping() {
+        // The next request goes to another server.
+        headers.insert(fields::CONNECTION, HeaderValue::from_static("close"));
+    }
+    let status = response.status();
     app.metrics
-        .answered(method.as_str(), &path, status, began.elapsed());
+        .answered(method, route, status.as_u16(), began.elapsed());
+    trace::answered(&span, status, began.elapsed());
     response
 }
 

@@ -24,6 +24,18 @@ pub enum Role {
     Gateway,
 }
 
+impl Role {
+    /// Its name, as it is given to `--role`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Metadata => "metadata",
+            Self::Storage => "storage",
+            Self::Ttp => "ttp",
+            Self::Gateway => "gateway",
+        }
+    }
+}
+
 impl FromStr for Role {
     type Err = String;
 
@@ -95,7 +107,10 @@ pub struct Config {
     pub pace: Pace,
     /// How long a request's headers may take, and how long a connection may idle.
     pub header_timeout: Duration,
-    /// How long requests may go on after shutdown was asked for.
+    /// How long requests are still taken after shutdown was asked for, while `/healthz` sends
+    /// balancers elsewhere.
+    pub drain_notice: Duration,
+    /// How long requests may go on after that.
     pub drain: Duration,
 }
 
@@ -126,6 +141,7 @@ impl Config {
             audit: DEFAULT_AUDIT,
             pace: Pace::default(),
             header_timeout: Duration::from_secs(30),
+            drain_notice: Duration::ZERO,
             drain: Duration::from_secs(30),
         }
     }

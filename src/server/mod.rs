@@ -9,9 +9,11 @@ mod auth;
 mod body;
 mod config;
 mod gateway;
+mod health;
 mod hints;
 mod internal;
 mod listen;
+mod measured;
 mod metadata;
 mod metrics;
 mod ops;
@@ -20,12 +22,13 @@ mod refusal;
 pub(crate) mod secrets;
 mod storage;
 mod tokens;
+mod trace;
 mod ttp;
 mod upkeep;
 
 pub use body::Pace;
 pub use config::{Config, DEFAULT_AUDIT, Role};
-pub use gateway::{Gateway, GatewayError, Messages};
+pub use gateway::{Activity, Gateway, GatewayError, Messages};
 pub use ops::ORPHAN_AGE;
 
 use crate::ownership::Tree;
@@ -98,8 +101,6 @@ impl Server {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let open_enrolment = address.ip().to_canonical().is_loopback();
-        let (header_timeout, max_connections) = (config.header_timeout, config.max_connections);
-        let drain = config.drain;
         let blobs = match config.has(Role::Storage) {
             true => Some(config.blob_place().open(config.reserve).await?),
             false => None,
@@ -110,11 +111,8 @@ impl Server {
         tokio::time::sleep(wait).await;
         let listening = listen::Listening {
             listener: TcpListener::from_std(listener)?,
-            router: app.router(),
+            app: app.clone(),
             tls,
-            header_timeout,
-            max_connections,
-            drain,
         };
         let tls = listening.tls.is_some();
         let (stop, stopped) = oneshot::channel();
@@ -138,7 +136,8 @@ impl Server {
         format!("{scheme}://{}", self.address)
     }
 
-    /// Stops to listen, lets requests end (at most [`Config::drain`]) and closes the stores.
+    /// Says so to balancers ([`Config::drain_notice`]), lets requests end (at most
+    /// [`Config::drain`]), stops to listen and closes the stores.
     pub async fn shutdown(mut self) {
         if let Some(stop) = self.stop.take() {
             // It may have ended by itself.
@@ -176,7 +175,7 @@ pub async fn serve(
         _ = term.recv() => (),
         _ = int.recv() => (),
     }
-    eprintln!("camvault: shutting down");
+    tracing::info!("stopping");
     server.shutdown().await;
     Ok(())
 }

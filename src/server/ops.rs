@@ -8,8 +8,6 @@ use super::upkeep;
 use crate::protocol::{Code, VERSION, VaultInfo};
 use crate::store::now_ms;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,43 +39,6 @@ pub async fn stats(State(app): State<Arc<App>>) -> Result<impl IntoResponse + us
     Ok(cbor(&app.metadata()?.store.stats().await?))
 }
 
-/// `GET /healthz`: 200 if the stores answer and there is room, else 503 and why.
-pub async fn health(State(app): State<Arc<App>>) -> (StatusCode, String) {
-    let check = async {
-        if let Some(role) = &app.metadata {
-            role.store.stats().await?;
-            role.upkeep.ready().await?;
-        }
-        if let Some(role) = &app.storage {
-            role.store.ready().await?;
-        }
-        if let Some(role) = &app.ttp {
-            role.registry.deletions(0, 1).await?;
-        }
-        Ok::<_, crate::store::Error>(())
-    };
-    match tokio::time::timeout(Duration::from_secs(5), check).await {
-        Ok(Ok(())) => (StatusCode::OK, "ok\n".into()),
-        Ok(Err(error)) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
-        Err(_) => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the stores do not answer\n".into(),
-        ),
-    }
-}
-
-/// `GET /metrics`.
-pub async fn metrics(State(app): State<Arc<App>>) -> Result<impl IntoResponse + use<>, Refusal> {
-    let stats = match &app.metadata {
-        Some(role) => Some(role.store.stats().await?),
-        None => None,
-    };
-    let text = app.metrics.text(stats.as_ref());
-    let text = text.map_err(|_| Refusal::new(Code::Internal, "the numbers cannot be written"))?;
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    Ok(([(CONTENT_TYPE, kind)], text))
-}
-
 /// `POST /v1/scrub?orphan_age=SECONDS`: from the machine itself, or with the admin token.
 pub async fn scrub(
     State(app): State<Arc<App>>,
@@ -104,7 +65,7 @@ pub async fn scrub(
         }
     };
     let role = app.metadata()?;
-    Ok(cbor(
-        &upkeep::scrub(&*role.store, &*role.upkeep, orphan_age, &role.sweeping).await?,
-    ))
+    let report = upkeep::scrub(&*role.store, &*role.upkeep, orphan_age, &role.sweeping).await?;
+    app.metrics.scrubbed(&report);
+    Ok(cbor(&report))
 }

@@ -52,7 +52,7 @@ impl Refusal {
 
     /// [`Code::Internal`]; what exactly failed is for the operator's eyes.
     pub fn failed(error: &dyn std::fmt::Display) -> Self {
-        eprintln!("camvault: {error}");
+        tracing::error!(%error, "a request failed");
         Self::new(Code::Internal, "the server failed: its log says why")
     }
 
@@ -80,7 +80,7 @@ impl From<store::Error> for Refusal {
             store::Error::Full => Self::new(Code::Full, format!("the server has {error}")),
             store::Error::Again => Self::new(Code::Busy, error.to_string()),
             store::Error::Away(_) => {
-                eprintln!("camvault: {error}");
+                tracing::warn!(error = %error, "the database is away");
                 Self::new(Code::Busy, "the database does not answer: try again")
             }
             error => Self::failed(&error),

@@ -191,11 +191,12 @@ fn frames(
         let store = store.clone();
         async move { store.get(&d1).await }
     };
+    let span = tracing::Span::current();
     let blobs = stream::iter(names).map(read).buffered(READ_AHEAD);
     blobs.flat_map(move |blob| {
         let parts = match blob {
             Err(error) => {
-                eprintln!("camvault: {error}");
+                span.in_scope(|| tracing::error!(%error, "a blob cannot be read"));
                 vec![Err(error)]
             }
             Ok(None) => vec![Ok(frame(None))],

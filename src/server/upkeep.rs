@@ -101,8 +101,8 @@ pub async fn collector(app: Arc<App>) {
         {
             Ok(count) => app.metrics.collected.inc_by(count),
             Err(error) => {
-                eprintln!("camvault: collecting blobs without owners: {error}");
-                0
+                tracing::error!(%error, "collecting blobs without owners");
+                app.metrics.collections_failed.inc()
             }
         };
     }

@@ -9,6 +9,7 @@ mod enroll;
 mod forget;
 mod get;
 mod keygen;
+mod log;
 mod ls;
 mod mark;
 mod media;

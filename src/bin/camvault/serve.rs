@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 use crate::common::{Failure, Places};
+use crate::log;
 use clap::ArgAction;
 use gstcamvault::elements::dmqimopen::DEFAULT_MAX_PIXELS;
 use gstcamvault::gateway::{self, Cloud, Encoder};
@@ -98,6 +99,11 @@ pub struct Args {
     /// Connections open at once.
     #[arg(long, value_name = "N", default_value_t = 4096)]
     max_connections: usize,
+    /// Seconds that requests are still taken after SIGTERM, while /healthz says 503: for balancers.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    drain_notice: u64,
+    #[command(flatten)]
+    log: log::LogArgs,
 }
 
 impl Args {
@@ -167,11 +173,13 @@ impl Args {
         config.search_time = Duration::from_secs(self.search_time);
         config.max_requests = self.max_requests;
         config.max_connections = self.max_connections;
+        config.drain_notice = Duration::from_secs(self.drain_notice);
         Ok(config)
     }
 }
 
 pub fn run(args: Args) -> Result<ExitCode, Failure> {
+    let log = log::start(&args.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -189,6 +197,7 @@ pub fn run(args: Args) -> Result<ExitCode, Failure> {
         }
     };
     let served = runtime.block_on(server::serve(config, started));
+    log.end();
     served.map_err(|e| Failure::new(e.to_string()))?;
     Ok(ExitCode::SUCCESS)
 }
