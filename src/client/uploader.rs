@@ -357,7 +357,12 @@ impl Uploader {
                     // Registered again with the wrong ones refused.
                     None => (),
                 },
-                Outcome::NoBlob => work.step = Step::Ask,
+                Outcome::NoBlob => {
+                    // The name of a blob that was deleted is not taken again for a day: what is
+                    // sent next is sealed anew.
+                    work.job.clear()?;
+                    work.step = Step::Ask;
+                }
                 Outcome::SecondVariant => return Err(Error::NoGoodCopy),
             }
             work.tries += 1;

@@ -1,21 +1,23 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What all requests share, and what is done around each of them.
 
-use super::auth::{self, Binds, Freshness, header};
+use super::auth::{self, Binds, Freshness, Once, header};
 use super::body;
 use super::config::{Config, Role};
 use super::hints::Hints;
+use super::jobs::Jobs;
 use super::metrics::Metrics;
+use super::rates::Rates;
 use super::refusal::Refusal;
 use super::secrets::{self, Secret};
-use super::tokens::{Link, PutCounts};
+use super::tokens::Link;
 use super::ttp::{self, TtpRole};
-use super::upkeep::Sweeping;
 use super::{gateway, internal, metadata, ops, recordings, storage};
 use crate::ownership::{Leaf, Tree};
 use crate::protocol::{self, Code, signature::content_digest};
 use crate::store::{
-    Blobs, Directory, Embedded, Error as StoreError, Hash, Metadata, Remote, Room, Upkeep, now_ms,
+    Allowance, Blobs, Directory, Embedded, Error as StoreError, Hash, Metadata, Remote, Room,
+    Upkeep, now_ms,
 };
 use axum::Router;
 use axum::body::Body;
@@ -29,12 +31,14 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 /// Longest wait for a share of the memory for bodies.
 const MEMORY_WAIT: Duration = Duration::from_secs(10);
 /// Unit in which the memory for bodies is handed out.
 const MEMORY_UNIT: u64 = 4096;
+/// A server takes such a part of what an owner may do in a second at a time.
+const PIECES: u64 = 8;
 /// Leaves remembered.
 const MAX_KNOWN: usize = 100_000;
 
@@ -54,8 +58,10 @@ pub struct MetadataRole {
     pub hints: Hints,
     /// Needed to enrol, where a token is needed.
     pub enroll_token: Option<zeroize::Zeroizing<String>>,
-    /// One deletes at a time.
-    pub sweeping: Sweeping,
+    /// Work shared with other servers.
+    pub jobs: Jobs,
+    /// There may be something to do.
+    pub wake: Notify,
     known: RwLock<HashMap<Hash, Leaf>>,
 }
 
@@ -63,8 +69,6 @@ pub struct MetadataRole {
 pub struct StorageRole {
     /// The store.
     pub store: Arc<dyn Blobs>,
-    /// Bytes uploaded under each put token.
-    pub counts: PutCounts,
 }
 
 /// What all requests share.
@@ -83,6 +87,8 @@ pub struct App {
     pub admin_token: zeroize::Zeroizing<String>,
     /// Numbers.
     pub metrics: Metrics,
+    /// What owners may do in a second, and under a put token.
+    pub rates: Rates,
     freshness: Freshness,
     requests: Semaphore,
     memory: Semaphore,
@@ -95,6 +101,8 @@ pub struct Caller {
     pub key: Hash,
     /// Place in the tree.
     pub leaf: Leaf,
+    /// The request.
+    pub once: Once,
 }
 
 impl App {
@@ -135,25 +143,27 @@ impl App {
                     (_, Some(url)) => Arc::new(remote(url, &config, &dir)?),
                     (None, None) => return Err(super::Error::NoStorage),
                 };
+                let store: Arc<dyn Metadata> = Arc::new(store);
                 Some(MetadataRole {
-                    store: Arc::new(store),
+                    jobs: Jobs::new(store.clone(), config.lease)?,
+                    wake: Notify::new(),
+                    store,
                     upkeep,
                     tree,
                     hints: Hints::default(),
                     enroll_token: (!open_enrolment).then(|| secrets::as_token(&token)),
-                    sweeping: Sweeping::new()?,
                     known: RwLock::default(),
                 })
             }
         };
         let storage = directory.map(|directory| StorageRole {
             store: Arc::new(directory),
-            counts: PutCounts::default(),
         });
         let (freshness, wait) = match fresh_data {
             true => (Freshness::first_start(), Duration::ZERO),
             false => Freshness::restarted(),
         };
+        let rates = Rates::new(metadata.as_ref().map(|role| role.store.clone()));
         let permits = usize::try_from(config.memory / MEMORY_UNIT).unwrap_or(usize::MAX);
         let app = Self {
             requests: Semaphore::new(config.max_requests),
@@ -165,6 +175,7 @@ impl App {
             ttp,
             admin_token,
             metrics: Metrics::default(),
+            rates,
             freshness,
         };
         Ok((Arc::new(app), wait))
@@ -180,15 +191,24 @@ impl App {
             router = router
                 .route("/v1/stats", get(ops::stats))
                 .route("/v1/scrub", post(ops::scrub))
+                .route("/v1/jobs", get(ops::jobs))
                 .route("/v1/enroll", post(metadata::enroll))
                 .route("/v1/me", get(metadata::me))
                 .route("/v1/lookup", post(metadata::lookup))
                 .route("/v1/register", post(metadata::register))
                 .route("/v1/open", post(metadata::open))
+                .route(
+                    "/v1/retention",
+                    get(recordings::retention).put(recordings::set_retention),
+                )
                 .route("/v1/recordings", get(recordings::list))
                 .route(
                     "/v1/recordings/{id}",
                     get(recordings::one).delete(recordings::forget),
+                )
+                .route(
+                    "/v1/recordings/{id}/hold",
+                    put(recordings::hold).delete(recordings::release),
                 )
                 .route(
                     "/v1/recordings/{id}/segments/{seq}",
@@ -260,12 +280,80 @@ impl App {
 
     /// Who signed a request whose body has not been read.
     pub fn signer(&self, parts: &Parts, binds: Binds) -> Result<Hash, Refusal> {
+        Ok(self.verified(parts, binds)?.0)
+    }
+
+    fn verified(&self, parts: &Parts, binds: Binds) -> Result<(Hash, Once), Refusal> {
         auth::signer(parts, binds, &self.freshness, &self.config.names)
     }
 
     /// Accepts an internal request once.
     pub fn fresh_internal(&self, created: u64, nonce: &str) -> Result<(), Refusal> {
-        self.freshness.check(created, b"internal", nonce)
+        self.freshness.check(created, b"internal", nonce).map(drop)
+    }
+
+    /// Makes sure that no other server over the same stores has done a request or will do it:
+    /// before it is done, if doing it twice would change something (`docs/security.md`). Should
+    /// this server fail in between, the request is lost, and its sender signs another.
+    pub async fn once(&self, caller: &Caller) -> Result<(), Refusal> {
+        let Once { mark, until } = caller.once;
+        let store = &self.metadata()?.store;
+        match store.once(mark, until, now_ms()).await? {
+            true => Ok(()),
+            false => Err(auth::replayed()),
+        }
+    }
+
+    /// Counts a request of an owner against its rate.
+    pub async fn count_request(&self, owner: &Hash) -> Result<(), Refusal> {
+        match self
+            .take(owner, b"requests", 1, self.config.rate, 1)
+            .await?
+        {
+            None => Ok(()),
+            Some(wait) => Err(Refusal::too_fast(wait)),
+        }
+    }
+
+    /// Counts bytes of an owner's blobs that come in (`way` is `up`) or go out (`down`): `None`,
+    /// or for how many milliseconds they are too many.
+    pub async fn count_bytes(
+        &self,
+        owner: &Hash,
+        way: &str,
+        bytes: u64,
+    ) -> Result<Option<u64>, StoreError> {
+        // One upload, or one blob, is never too much by itself.
+        let limits = self.config.limits;
+        let least = limits.batch_bytes.max(limits.blob_bytes);
+        let rate = self.config.rate_bytes;
+        self.take(owner, way.as_bytes(), bytes, rate, least).await
+    }
+
+    async fn take(
+        &self,
+        owner: &Hash,
+        what: &[u8],
+        amount: u64,
+        rate: Option<u64>,
+        least: u64,
+    ) -> Result<Option<u64>, StoreError> {
+        let Some(per_s) = rate.map(|rate| rate.max(1)) else {
+            return Ok(None);
+        };
+        let mut mark = [0; 16];
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(owner).update(what);
+        hasher.finalize_xof().fill(&mut mark);
+        let burst = per_s.max(least);
+        let allowance = Allowance {
+            burst,
+            per_s,
+            // It is full again by then.
+            until: now_ms() + (burst / per_s + 2) * 1000,
+        };
+        let piece = burst.div_ceil(PIECES);
+        self.rates.take(mark, amount, allowance, piece).await
     }
 
     /// The memory for a body, while it is worked on.
@@ -313,10 +401,12 @@ impl App {
     }
 
     async fn caller(&self, parts: &Parts) -> Result<Caller, Refusal> {
-        let key = self.signer(parts, Binds::Digest)?;
+        let (key, once) = self.verified(parts, Binds::Digest)?;
         let leaf = self.metadata()?.leaf(key).await?;
         let not = || Refusal::new(Code::NotEnrolled, "not enrolled: run `camvault enroll`");
-        leaf.map(|leaf| Caller { key, leaf }).ok_or_else(not)
+        let leaf = leaf.ok_or_else(not)?;
+        self.count_request(&key).await?;
+        Ok(Caller { key, leaf, once })
     }
 }
 

@@ -11,10 +11,12 @@ mod config;
 mod gateway;
 mod hints;
 mod internal;
+mod jobs;
 mod listen;
 mod metadata;
 mod metrics;
 mod ops;
+mod rates;
 mod recordings;
 mod refusal;
 pub(crate) mod secrets;
@@ -35,6 +37,7 @@ use app::App;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -78,7 +81,7 @@ pub struct Server {
     tls: bool,
     stop: Option<oneshot::Sender<()>>,
     listening: JoinHandle<()>,
-    collector: JoinHandle<()>,
+    upkeep: JoinHandle<()>,
 }
 
 impl Server {
@@ -115,7 +118,7 @@ impl Server {
             tls,
             stop: Some(stop),
             listening: tokio::spawn(listening.run(stopped)),
-            collector: tokio::spawn(upkeep::collector(app)),
+            upkeep: tokio::spawn(upkeep::work(app)),
         })
     }
 
@@ -137,15 +140,15 @@ impl Server {
             let _ = stop.send(());
         }
         let _ = (&mut self.listening).await;
-        self.collector.abort();
-        let _ = (&mut self.collector).await;
+        self.upkeep.abort();
+        let _ = (&mut self.upkeep).await;
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         self.listening.abort();
-        self.collector.abort();
+        self.upkeep.abort();
     }
 }
 
@@ -179,5 +182,9 @@ pub async fn scrub_directory(data: &Path, orphan_age: Duration) -> Result<ScrubR
     let room = Room::new(data, 0);
     let metadata = Embedded::open(&data.join("metadata"), tree, room.clone())?;
     let blobs = Directory::open(data, room)?;
-    Ok(upkeep::scrub(&metadata, &blobs, orphan_age, &upkeep::Sweeping::new()?).await?)
+    let scrub = upkeep::Scrub {
+        metadata: Arc::new(metadata),
+        blobs: Arc::new(blobs),
+    };
+    Ok(scrub.run(orphan_age).await?)
 }

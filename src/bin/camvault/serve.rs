@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-use crate::common::Failure;
+use crate::common::{self, Failure};
 use clap::ArgAction;
 use gstcamvault::gateway::{self, Cloud, Encoder};
 use gstcamvault::homomorphic::packed::DEFAULT_MODULUS_BITS;
@@ -70,6 +70,15 @@ pub struct Args {
     /// Seconds between two searches for such blobs.
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     collect_every: u64,
+    /// The longest that footage is kept, whatever its owner sets (30d, 12h).
+    #[arg(long, value_name = "TIME", value_parser = common::duration)]
+    retention_age: Option<Duration>,
+    /// Requests that one owner may send in a second, to all servers of the vault together.
+    #[arg(long, value_name = "REQUESTS_PER_SECOND")]
+    rate: Option<u64>,
+    /// Bytes of blobs that one owner may send in a second, and fetch, likewise (20M).
+    #[arg(long, value_name = "BYTES_PER_SECOND", value_parser = common::byte_count)]
+    rate_bytes: Option<u64>,
     /// Bytes that stay free on the disk.
     #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
     reserve: u64,
@@ -138,6 +147,9 @@ impl Args {
         config.quota = self.quota;
         config.grace = Duration::from_secs(self.grace);
         config.collect_every = Duration::from_secs(self.collect_every.max(1));
+        config.retention_age = self.retention_age;
+        config.rate = self.rate;
+        config.rate_bytes = self.rate_bytes;
         config.reserve = self.reserve;
         config.search_time = Duration::from_secs(self.search_time);
         config.max_requests = self.max_requests;

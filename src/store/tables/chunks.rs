@@ -132,10 +132,7 @@ pub fn register(
     let (tag, d1) = (&item.tag, &item.d1);
     // Whole hours, so that registering again within one changes nothing and writes nothing.
     let until = (now + HOLD_MS).next_multiple_of(HOUR_MS);
-    let stored = match item.stored_ms {
-        Some(at) => trash::counts(tx, d1, at)?,
-        None => false,
-    };
+    let stored = item.stored && trash::usable(tx, d1)?;
     let all = of_tag(tx, tag)?;
     if let Some((_, record)) = all.iter().find(|(this, _)| this == d1) {
         let mut record = record.clone();
