@@ -106,10 +106,12 @@ pub struct Caller {
 }
 
 impl App {
-    /// Opens the stores. Returns for how long to wait before the first request is taken.
+    /// Opens the stores; `shared` is a metadata store that others have open too. Returns for how
+    /// long to wait before the first request is taken.
     pub fn open(
         config: Config,
         open_enrolment: bool,
+        shared: Option<Arc<dyn Metadata>>,
     ) -> Result<(Arc<Self>, Duration), super::Error> {
         let fresh_data = !config.data.join("secrets").exists();
         let dir = secrets::prepare(&config.data)?;
@@ -137,13 +139,18 @@ impl App {
             true => {
                 let tree = Tree::new(*make("master")?);
                 let token = make("enroll.token")?;
-                let store = Embedded::open(&config.data.join("metadata"), tree.clone(), room)?;
+                let store: Arc<dyn Metadata> = match shared {
+                    Some(store) => store,
+                    None => {
+                        let dir = config.data.join("metadata");
+                        Arc::new(Embedded::open(&dir, tree.clone(), room)?)
+                    }
+                };
                 let upkeep: Arc<dyn Upkeep> = match (&directory, &config.storage_url) {
                     (Some(directory), None) => Arc::new(directory.clone()),
                     (_, Some(url)) => Arc::new(remote(url, &config, &dir)?),
                     (None, None) => return Err(super::Error::NoStorage),
                 };
-                let store: Arc<dyn Metadata> = Arc::new(store);
                 Some(MetadataRole {
                     jobs: Jobs::new(store.clone(), config.lease)?,
                     wake: Notify::new(),

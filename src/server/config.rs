@@ -65,6 +65,8 @@ pub struct Config {
     pub grace: Duration,
     /// How often blobs without owners are looked for.
     pub collect_every: Duration,
+    /// How often it is looked what retention no longer keeps.
+    pub retain_every: Duration,
     /// The longest that footage is kept, whatever its owner wants.
     pub retention_age: Option<Duration>,
     /// How long another server waits for one that has a job and says nothing.
@@ -108,6 +110,7 @@ impl Config {
             quota: None,
             grace: Duration::from_secs(60),
             collect_every: Duration::from_secs(10),
+            retain_every: Duration::from_secs(60),
             retention_age: None,
             lease: Duration::from_secs(30),
             rate: None,

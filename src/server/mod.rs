@@ -21,6 +21,8 @@ mod recordings;
 mod refusal;
 pub(crate) mod secrets;
 mod storage;
+#[cfg(test)]
+mod tests;
 mod tokens;
 mod ttp;
 mod upkeep;
@@ -32,7 +34,7 @@ pub use ops::ORPHAN_AGE;
 
 use crate::ownership::Tree;
 use crate::protocol::ScrubReport;
-use crate::store::{self, Directory, Embedded, Room};
+use crate::store::{self, Directory, Embedded, Metadata, Room};
 use app::App;
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -87,6 +89,11 @@ pub struct Server {
 impl Server {
     /// Opens the stores and starts to listen; requests are taken when it returns.
     pub async fn start(config: Config) -> Result<Self, Error> {
+        Self::start_over(config, None).await
+    }
+
+    /// Likewise, over a metadata store that others may have open too.
+    async fn start_over(config: Config, shared: Option<Arc<dyn Metadata>>) -> Result<Self, Error> {
         // Fails if a provider is installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let listen = config.listen;
@@ -100,7 +107,8 @@ impl Server {
         let open_enrolment = address.ip().to_canonical().is_loopback();
         let (header_timeout, max_connections) = (config.header_timeout, config.max_connections);
         let drain = config.drain;
-        let opened = tokio::task::spawn_blocking(move || App::open(config, open_enrolment)).await;
+        let opened =
+            tokio::task::spawn_blocking(move || App::open(config, open_enrolment, shared)).await;
         let (app, wait) = opened.map_err(std::io::Error::other)??;
         tokio::time::sleep(wait).await;
         let listening = listen::Listening {

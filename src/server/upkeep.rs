@@ -31,8 +31,6 @@ const BATCH: usize = 256;
 const PROMPT: Duration = Duration::from_secs(3600);
 /// How long a step that goes through owners takes, about.
 const STEP: Duration = Duration::from_secs(2);
-/// How often retention is looked at.
-const RETAIN_EVERY: Duration = Duration::from_secs(60);
 /// Name of the job [`Scrub`].
 pub const SCRUB: &str = "scrub";
 
@@ -108,6 +106,8 @@ pub struct Retain {
     pub metadata: Arc<dyn Metadata>,
     /// The longest that anything is kept.
     pub longest: Option<Duration>,
+    /// How often there is a run.
+    pub every: Duration,
 }
 
 #[async_trait]
@@ -117,7 +117,7 @@ impl Task for Retain {
     }
 
     fn begin(&self, last: &Job, now: u64) -> Option<ByteVec> {
-        is_due(last, RETAIN_EVERY, now).then(|| encode(&0u32).into())
+        is_due(last, self.every, now).then(|| encode(&0u32).into())
     }
 
     async fn step(&self, job: &mut Job) -> Result<(), Error> {
@@ -324,6 +324,7 @@ pub async fn work(app: Arc<App>) {
         Box::new(Retain {
             metadata: metadata.clone(),
             longest: app.config.retention_age,
+            every: app.config.retain_every,
         }),
         Box::new(Scrub {
             metadata: metadata.clone(),
