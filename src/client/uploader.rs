@@ -358,9 +358,10 @@ impl Uploader {
                     None => (),
                 },
                 Outcome::NoBlob => {
-                    // The name of a blob that was deleted is not taken again for a day: what is
-                    // sent next is sealed anew.
-                    work.job.clear()?;
+                    // A copy that was deleted meanwhile does not come back under its name soon.
+                    if matches!(work.step, Step::Add(..)) {
+                        work.job.clear()?;
+                    }
                     work.step = Step::Ask;
                 }
                 Outcome::SecondVariant => return Err(Error::NoGoodCopy),

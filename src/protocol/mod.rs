@@ -746,6 +746,6 @@ pub enum Code {
     #[n(14)]
     Gone,
     /// 423: the recording is under legal hold.
-    #[n(15)]
+    #[n(16)]
     Held,
 }

@@ -16,8 +16,8 @@ use super::{gateway, internal, metadata, ops, recordings, storage};
 use crate::ownership::{Leaf, Tree};
 use crate::protocol::{self, Code, signature::content_digest};
 use crate::store::{
-    Allowance, Blobs, Directory, Embedded, Error as StoreError, Hash, Metadata, Remote, Room,
-    Upkeep, now_ms,
+    Allowance, Blobs, Directory, Embedded, Error as StoreError, Hash, Metadata, Postgres, Remote,
+    Room, Upkeep, now_ms,
 };
 use axum::Router;
 use axum::body::Body;
@@ -31,6 +31,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 /// Longest wait for a share of the memory for bodies.
@@ -106,8 +107,8 @@ pub struct Caller {
 }
 
 impl App {
-    /// Opens the stores; `shared` is a metadata store that others have open too. Returns for how
-    /// long to wait before the first request is taken.
+    /// Opens the stores, on a thread of a runtime that may block; `shared` is a metadata store that
+    /// others have open too. Returns for how long to wait before the first request is taken.
     pub fn open(
         config: Config,
         open_enrolment: bool,
@@ -120,7 +121,8 @@ impl App {
             Some(path) => secrets::read_or_make(path)?,
             None => make("link")?,
         };
-        let link = Link::new(&link);
+        let link_secret = link;
+        let link = Link::new(&link_secret);
         let admin_token = secrets::as_token(&make("admin.token")?);
         let room = Room::new(&config.data, config.reserve);
         let directory = match config.has(Role::Storage) {
@@ -137,13 +139,20 @@ impl App {
         let metadata = match config.has(Role::Metadata) {
             false => None,
             true => {
-                let tree = Tree::new(*make("master")?);
+                let master = make("master")?;
+                let tree = Tree::new(*master);
                 let token = make("enroll.token")?;
-                let store: Arc<dyn Metadata> = match shared {
-                    Some(store) => store,
-                    None => {
+                super::check_place(&config.data, config.metadata.is_some())?;
+                let store: Arc<dyn Metadata> = match (shared, &config.metadata) {
+                    (Some(store), _) => store,
+                    (None, None) => {
                         let dir = config.data.join("metadata");
                         Arc::new(Embedded::open(&dir, tree.clone(), room)?)
+                    }
+                    (None, Some(url)) => {
+                        let shared = secrets::fingerprint(&[&master, &link_secret]);
+                        let opening = Postgres::open(url, tree.clone(), shared);
+                        Arc::new(Handle::current().block_on(opening)?)
                     }
                 };
                 let upkeep: Arc<dyn Upkeep> = match (&directory, &config.storage_url) {

@@ -4,6 +4,7 @@
 use super::Gateway;
 use super::body::Pace;
 use crate::protocol::{DEFAULT_PORT, Limits};
+use crate::store::PostgresUrl;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -48,6 +49,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// What this process does.
     pub roles: Vec<Role>,
+    /// The database that metadata is kept in; `None`: in the data directory.
+    pub metadata: Option<PostgresUrl>,
     /// Base URL of the storage role, if another process has it.
     pub storage_url: Option<String>,
     /// File with the secret that metadata and storage share; `None`: made in the data directory.
@@ -102,6 +105,7 @@ impl Config {
             data: data.into(),
             listen: (Ipv4Addr::LOCALHOST, DEFAULT_PORT).into(),
             roles: vec![Role::Metadata, Role::Storage, Role::Ttp],
+            metadata: None,
             storage_url: None,
             link_secret: None,
             gateway: None,

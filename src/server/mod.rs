@@ -58,6 +58,9 @@ pub enum Error {
     /// A store does not open.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// The metadata is not where it was said to be.
+    #[error("{0}")]
+    Place(String),
     /// Certificate or key are not usable.
     #[error("TLS: {0}")]
     Tls(String),
@@ -184,8 +187,34 @@ pub async fn serve(
     Ok(())
 }
 
+/// A data directory keeps its metadata or says that a database does: opened the other way, all
+/// blobs would look as if nobody owned them.
+fn check_place(data: &Path, in_database: bool) -> Result<(), Error> {
+    let (kept, elsewhere) = (data.join("metadata"), data.join("metadata.postgres"));
+    if in_database && kept.exists() {
+        return Err(Error::Place(format!(
+            "{} holds metadata: start without --metadata, or take another data directory",
+            kept.display()
+        )));
+    }
+    if !in_database && elsewhere.exists() {
+        return Err(Error::Place(format!(
+            "{} says that the metadata is in a PostgreSQL database: give --metadata; a scrub needs \
+             the running server's address instead of its directory",
+            elsewhere.display()
+        )));
+    }
+    if in_database && !elsewhere.exists() {
+        let note =
+            b"The metadata of this data directory is in a PostgreSQL database (--metadata).\n";
+        store::write_whole(&elsewhere, note)?;
+    }
+    Ok(())
+}
+
 /// Scrubs the data directory of a server that has both roles and does not run.
 pub async fn scrub_directory(data: &Path, orphan_age: Duration) -> Result<ScrubReport, Error> {
+    check_place(data, false)?;
     let tree = Tree::new(*secrets::read(&secrets::directory(data).join("master"))?);
     let room = Room::new(data, 0);
     let metadata = Embedded::open(&data.join("metadata"), tree, room.clone())?;

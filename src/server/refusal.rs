@@ -91,6 +91,10 @@ impl From<store::Error> for Refusal {
             store::Error::Full => Self::new(Code::Full, format!("the server has {error}")),
             store::Error::Again => Self::new(Code::Busy, error.to_string()),
             store::Error::Quota { .. } => Self::new(Code::Quota, error.to_string()),
+            store::Error::Away(_) => {
+                eprintln!("camvault: {error}");
+                Self::new(Code::Busy, "the database does not answer: try again")
+            }
             error => Self::failed(&error),
         }
     }

@@ -2,6 +2,9 @@
 //! Two servers over one metadata store. Each test takes the store, so that every backend that
 //! servers can share passes them.
 
+#[path = "../../tests/common/postgres.rs"]
+mod server;
+
 use super::jobs::{Jobs, Task};
 use super::upkeep::{Collect, Scrub};
 use super::{Config, Server};
@@ -14,11 +17,12 @@ use crate::protocol::*;
 use crate::rce::{self, ChunkId, Record};
 use crate::store::conformance::{self, MASTER};
 use crate::store::{
-    BlobInfo, Blobs as _, Directory, Embedded, Error, Hash, Health, Item, Metadata, Room, Upkeep,
-    hex, now_ms,
+    BlobInfo, Blobs as _, Directory, Embedded, Error, Hash, Health, Item, Metadata, Postgres, Room,
+    Upkeep, hex, now_ms,
 };
 use async_trait::async_trait;
 use minicbor::bytes::ByteVec;
+use server::PostgresServer;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -27,10 +31,50 @@ use tokio::sync::Semaphore;
 
 const LEASE: Duration = Duration::from_millis(400);
 
-/// A new store in a directory.
-fn embedded(dir: &Path) -> Arc<dyn Metadata> {
-    let room = Room::new(dir, 0);
-    Arc::new(Embedded::open(&dir.join("metadata"), Tree::new(MASTER), room).unwrap())
+/// What two servers have of one store.
+type Stores = [Arc<dyn Metadata>; 2];
+
+/// A kind of store.
+trait Kind {
+    fn new() -> Self;
+    /// A new store; what it keeps may be in a directory.
+    fn stores(&self, dir: &Path) -> Stores;
+}
+
+/// One process has it.
+struct OverEmbedded;
+
+impl Kind for OverEmbedded {
+    fn new() -> Self {
+        Self
+    }
+
+    fn stores(&self, dir: &Path) -> Stores {
+        let room = Room::new(dir, 0);
+        let store = Embedded::open(&dir.join("metadata"), Tree::new(MASTER), room).unwrap();
+        [Arc::new(store.clone()), Arc::new(store)]
+    }
+}
+
+/// Each server has connections of its own.
+struct OverPostgres(PostgresServer, AtomicU64);
+
+impl Kind for OverPostgres {
+    fn new() -> Self {
+        Self(PostgresServer::start(), AtomicU64::new(0))
+    }
+
+    fn stores(&self, _: &Path) -> Stores {
+        let number = self.1.fetch_add(1, Ordering::Relaxed);
+        let url = self.0.database(&format!("vault{number}"));
+        let url = url.parse().unwrap();
+        let open = || -> Arc<dyn Metadata> {
+            let opening = Postgres::open(&url, Tree::new(MASTER), [1; 32]);
+            let open = || tokio::runtime::Handle::current().block_on(opening);
+            Arc::new(tokio::task::block_in_place(open).unwrap())
+        };
+        [open(), open()]
+    }
 }
 
 /// Two servers with the same secrets, blobs and metadata.
@@ -43,12 +87,9 @@ struct Two {
 }
 
 impl Two {
-    async fn start(
-        open: impl FnOnce(&Path) -> Arc<dyn Metadata>,
-        change: impl Fn(&mut Config),
-    ) -> Self {
+    async fn start(kind: &impl Kind, change: impl Fn(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let store = open(dir.path());
+        let [store, other] = kind.stores(dir.path());
         let mut config = Config::new(dir.path());
         config.listen = ([127, 0, 0, 1], 0).into();
         config.roles.retain(|role| *role != super::Role::Ttp);
@@ -59,7 +100,7 @@ impl Two {
         config.grace = Duration::ZERO;
         change(&mut config);
         let one = Server::start_over(config.clone(), Some(store.clone())).await;
-        let two = Server::start_over(config, Some(store.clone())).await;
+        let two = Server::start_over(config, Some(other)).await;
         let servers = [one.unwrap(), two.unwrap()];
         let identity = Arc::new(Identity::generate().unwrap());
         let two = Self {
@@ -182,8 +223,8 @@ async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut(
 }
 
 /// Whatever has an effect that may since have been taken back counts at one server only.
-async fn replays(open: impl FnOnce(&Path) -> Arc<dyn Metadata>) {
-    let two = Two::start(open, |_| ()).await;
+async fn replays(kind: &impl Kind) {
+    let two = Two::start(kind, |_| ()).await;
     let chunk = two.hold(b"a chunk").await;
     let id = hex(&[7; 16]);
     let path = |rest: &str| format!("/v1/recordings/{id}{rest}");
@@ -218,9 +259,9 @@ async fn replays(open: impl FnOnce(&Path) -> Arc<dyn Metadata>) {
 }
 
 /// Together the servers allow as much as one would.
-async fn rates(open: impl FnOnce(&Path) -> Arc<dyn Metadata>) {
+async fn rates(kind: &impl Kind) {
     const RATE: u64 = 20;
-    let two = Two::start(open, |config| config.rate = Some(RATE)).await;
+    let two = Two::start(kind, |config| config.rate = Some(RATE)).await;
     // Another owner's requests do not count.
     let began = Instant::now();
     let (mut passed, mut refused) = (0, 0);
@@ -244,8 +285,8 @@ async fn rates(open: impl FnOnce(&Path) -> Arc<dyn Metadata>) {
 }
 
 /// A put token counts once, however many servers it is taken to.
-async fn put_tokens(open: impl FnOnce(&Path) -> Arc<dyn Metadata>) {
-    let two = Two::start(open, |_| ()).await;
+async fn put_tokens(kind: &impl Kind) {
+    let two = Two::start(kind, |_| ()).await;
     let len = 100_000;
     let wanted = Wanted {
         tag: [1; 32].into(),
@@ -316,7 +357,7 @@ impl Task for Count {
 }
 
 /// A server that freezes in a step is followed by another, and writes over nothing when it wakes.
-async fn frozen_holder(store: Arc<dyn Metadata>) {
+async fn frozen_holder([store, other]: Stores) {
     let counted = Arc::default();
     let (wake, go_on) = std::sync::mpsc::channel();
     let mut first = Count::new("first", &counted);
@@ -331,7 +372,7 @@ async fn frozen_holder(store: Arc<dyn Metadata>) {
     });
     thinking.acquire().await.unwrap().forget();
     let second = Count::new("second", &counted);
-    let jobs = Jobs::new(store.clone(), LEASE).unwrap();
+    let jobs = Jobs::new(other, LEASE).unwrap();
     // Not while the lease runs.
     jobs.run(&second).await.unwrap();
     assert_eq!(counted.lock().unwrap().len(), 3);
@@ -356,7 +397,7 @@ async fn frozen_holder(store: Arc<dyn Metadata>) {
 
 /// A server that renews its lease keeps a job, however long a step takes; one that is gone is
 /// followed after its lease.
-async fn slow_and_killed_holder(store: Arc<dyn Metadata>) {
+async fn slow_and_killed_holder(stores: Stores) {
     struct Slow(AtomicU64);
     #[async_trait]
     impl Task for Slow {
@@ -374,7 +415,7 @@ async fn slow_and_killed_holder(store: Arc<dyn Metadata>) {
         }
     }
     let task = Arc::new(Slow(AtomicU64::new(0)));
-    let [one, two] = [0, 1].map(|_| Jobs::new(store.clone(), LEASE).unwrap());
+    let [one, two] = stores.map(|store| Jobs::new(store, LEASE).unwrap());
     let (other, slow) = (task.clone(), one.clone());
     let slow = tokio::spawn(async move { slow.run(&*other).await });
     tokio::time::sleep(LEASE * 2).await;
@@ -440,15 +481,15 @@ impl Upkeep for Freezing {
 
 /// A sweeper that is frozen between claim and deletion, and wakes up when others have deleted the
 /// blob, and its owner has sent it again, takes nothing away that anybody owns.
-async fn frozen_sweeper(store: Arc<dyn Metadata>, dir: &Path) {
+async fn frozen_sweeper([store, other]: Stores, dir: &Path) {
     let blobs = Directory::open(dir, Room::new(dir, 0)).unwrap();
     let frozen = Arc::new(Freezing {
         blobs: blobs.clone(),
         deleting: Semaphore::new(0),
         permits: Semaphore::new(0),
     });
-    let collect = |upkeep: Arc<dyn Upkeep>| Collect {
-        metadata: store.clone(),
+    let collect = |metadata: &Arc<dyn Metadata>, upkeep: Arc<dyn Upkeep>| Collect {
+        metadata: metadata.clone(),
         blobs: upkeep,
         grace: Duration::ZERO,
         every: Duration::ZERO,
@@ -484,7 +525,7 @@ async fn frozen_sweeper(store: Arc<dyn Metadata>, dir: &Path) {
     store.commit(owner, [3; 16], 0, chunks, 1).await.unwrap();
     store.forget(owner, [3; 16], 1).await.unwrap();
 
-    let first = collect(frozen.clone());
+    let first = collect(&other, frozen.clone());
     let first = tokio::spawn(async move {
         let mut job = Job {
             cursor: Some(vec![].into()),
@@ -498,7 +539,7 @@ async fn frozen_sweeper(store: Arc<dyn Metadata>, dir: &Path) {
         cursor: Some(vec![].into()),
         ..Job::default()
     };
-    collect(Arc::new(blobs.clone()))
+    collect(&store, Arc::new(blobs.clone()))
         .step(&mut job)
         .await
         .unwrap();
@@ -524,8 +565,8 @@ async fn frozen_sweeper(store: Arc<dyn Metadata>, dir: &Path) {
 }
 
 /// A scrub that is begun at one server is done by whichever takes it, and both say how far it is.
-async fn shared_scrub(open: impl FnOnce(&Path) -> Arc<dyn Metadata>) {
-    let two = Two::start(open, |_| ()).await;
+async fn shared_scrub(kind: &impl Kind) {
+    let two = Two::start(kind, |_| ()).await;
     for i in 0..5u8 {
         two.hold(&[i; 1000]).await;
     }
@@ -546,8 +587,8 @@ async fn shared_scrub(open: impl FnOnce(&Path) -> Arc<dyn Metadata>) {
 }
 
 /// Retention works at whichever server, and an operator's hold against it.
-async fn shared_retention(open: impl FnOnce(&Path) -> Arc<dyn Metadata>) {
-    let two = Two::start(open, |config| {
+async fn shared_retention(kind: &impl Kind) {
+    let two = Two::start(kind, |config| {
         config.retention_age = Some(Duration::from_secs(1));
     })
     .await;
@@ -592,37 +633,47 @@ async fn shared_retention(open: impl FnOnce(&Path) -> Arc<dyn Metadata>) {
     assert_eq!((info.longest_ms, info.bytes), (Some(1000), 0));
 }
 
-mod over_embedded {
-    use super::*;
+/// All of it over one kind of store.
+macro_rules! over {
+    ($module:ident, $kind:ty) => {
+        mod $module {
+            use super::*;
 
-    #[tokio::test(flavor = "multi_thread")]
-    async fn requests_are_not_replayed_to_another_server() {
-        replays(embedded).await;
-    }
+            #[tokio::test(flavor = "multi_thread")]
+            async fn requests_are_not_replayed_to_another_server() {
+                replays(&<$kind>::new()).await;
+            }
 
-    #[tokio::test(flavor = "multi_thread")]
-    async fn limits_hold_for_all_servers_together() {
-        rates(embedded).await;
-        put_tokens(embedded).await;
-    }
+            #[tokio::test(flavor = "multi_thread")]
+            async fn limits_hold_for_all_servers_together() {
+                let kind = <$kind>::new();
+                rates(&kind).await;
+                put_tokens(&kind).await;
+            }
 
-    #[tokio::test(flavor = "multi_thread")]
-    async fn jobs_are_followed_up_and_not_done_twice() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = embedded(dir.path());
-        frozen_holder(store.clone()).await;
-        slow_and_killed_holder(store).await;
-    }
+            #[tokio::test(flavor = "multi_thread")]
+            async fn jobs_are_followed_up_and_not_done_twice() {
+                let (kind, dir) = (<$kind>::new(), tempfile::tempdir().unwrap());
+                let stores = kind.stores(dir.path());
+                frozen_holder(stores.clone()).await;
+                slow_and_killed_holder(stores).await;
+            }
 
-    #[tokio::test]
-    async fn a_frozen_sweeper_takes_nothing_away() {
-        let dir = tempfile::tempdir().unwrap();
-        frozen_sweeper(embedded(dir.path()), dir.path()).await;
-    }
+            #[tokio::test(flavor = "multi_thread")]
+            async fn a_frozen_sweeper_takes_nothing_away() {
+                let (kind, dir) = (<$kind>::new(), tempfile::tempdir().unwrap());
+                frozen_sweeper(kind.stores(dir.path()), dir.path()).await;
+            }
 
-    #[tokio::test(flavor = "multi_thread")]
-    async fn servers_share_scrubs_and_retention() {
-        shared_scrub(embedded).await;
-        shared_retention(embedded).await;
-    }
+            #[tokio::test(flavor = "multi_thread")]
+            async fn servers_share_scrubs_and_retention() {
+                let kind = <$kind>::new();
+                shared_scrub(&kind).await;
+                shared_retention(&kind).await;
+            }
+        }
+    };
 }
+
+over!(embedded, OverEmbedded);
+over!(postgres, OverPostgres);

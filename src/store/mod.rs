@@ -10,6 +10,7 @@ mod aligned;
 pub(crate) mod conformance;
 mod directory;
 mod embedded;
+mod postgres;
 mod record;
 mod registry;
 mod remote;
@@ -19,6 +20,7 @@ mod tables;
 pub use aligned::Gather;
 pub use directory::Directory;
 pub use embedded::{Embedded, EmbeddedRegistry};
+pub use postgres::{Postgres, PostgresUrl, UrlError as PostgresUrlError};
 pub(crate) use record::Bucket;
 pub use registry::*;
 pub use remote::{Ask, Remote, Reply, Seal, answer};
@@ -71,6 +73,9 @@ pub enum Error {
     /// The database failed.
     #[error("database: {0}")]
     Engine(String),
+    /// The database is away. What was asked for may or may not have been done.
+    #[error("the database does not answer ({0}): try again")]
+    Away(String),
     /// The database had to be closed and opened after a failure. Nothing was changed.
     #[error("the database had to be opened again: try again")]
     Again,

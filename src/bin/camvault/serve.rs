@@ -4,11 +4,13 @@ use clap::ArgAction;
 use gstcamvault::gateway::{self, Cloud, Encoder};
 use gstcamvault::homomorphic::packed::DEFAULT_MODULUS_BITS;
 use gstcamvault::server::{self, Config, Role};
+use gstcamvault::store::PostgresUrlError;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
+use zeroize::Zeroizing;
 
 /// Run a vault, until SIGTERM.
 #[derive(clap::Args)]
@@ -22,6 +24,11 @@ pub struct Args {
     /// What this process does: metadata, storage, ttp (default: these three), gateway.
     #[arg(long, value_name = "ROLE", value_delimiter = ',', action = ArgAction::Append)]
     role: Vec<Role>,
+    /// PostgreSQL database that metadata is kept in, for any number of servers with the same
+    /// secrets: postgres://USER@HOST[:PORT][,HOST…]/DATABASE; the password also from PGPASSWORD or
+    /// ~/.pgpass [default: in DIR].
+    #[arg(long, value_name = "URL")]
+    metadata: Option<Zeroizing<String>>,
     /// Address of the process that has the role storage, as clients reach it.
     #[arg(long, value_name = "URL")]
     storage_url: Option<String>,
@@ -134,8 +141,15 @@ impl Args {
         Ok(Some(cloud))
     }
 
-    fn config(self) -> Config {
+    fn config(self) -> Result<Config, Failure> {
         let mut config = Config::new(self.data);
+        if let Some(url) = &self.metadata {
+            let url = url.parse();
+            // Without what was given: there may be a password in it.
+            config.metadata = Some(
+                url.map_err(|e: PostgresUrlError| Failure::usage(format!("--metadata: {e}")))?,
+            );
+        }
         config.listen = self.listen;
         if !self.role.is_empty() {
             config.roles = self.role;
@@ -154,7 +168,7 @@ impl Args {
         config.search_time = Duration::from_secs(self.search_time);
         config.max_requests = self.max_requests;
         config.max_connections = self.max_connections;
-        config
+        Ok(config)
     }
 }
 
@@ -164,7 +178,7 @@ pub fn run(args: Args) -> Result<ExitCode, Failure> {
         .build()
         .map_err(|e| Failure::new(e.to_string()))?;
     let gateway = args.gateway()?;
-    let mut config = args.config();
+    let mut config = args.config()?;
     if let Some(gateway) = &gateway {
         config.gateway = Some(Arc::new(gateway.clone()));
     }

@@ -175,7 +175,6 @@ impl Fjall {
 
 impl Engine for Fjall {
     type Snapshot = FjallSnapshot;
-    const SHARED: bool = false;
 
     async fn read<T: Send + 'static>(
         &self,
@@ -233,8 +232,8 @@ pub struct FjallSnapshot {
 }
 
 impl Snapshot for FjallSnapshot {
-    fn totals(&self) -> Stats {
-        self.totals
+    fn totals(&self) -> Delta {
+        Delta::of(&self.totals)
     }
 
     async fn page(

@@ -6,7 +6,7 @@
 //! has become since; a single count if it is still what it was, else the next audit sees to it.
 
 use super::owners::{self, usage_of};
-use super::{Engine, Needs, Snapshot, Space, Tx, chunks, parse, trash, tx};
+use super::{Delta, Engine, Needs, Snapshot, Space, Tx, chunks, parse, trash, tx};
 use crate::ownership::{Leaf, Tree};
 use crate::protocol::Stats;
 use crate::store::record::{BlobState, RecordingRecord, SegmentRecord, VariantRecord};
@@ -68,8 +68,8 @@ pub async fn audit<E: Engine>(engine: &E, tree: &Tree, now: u64) -> Result<Audit
         mended: 0,
     };
     // First the totals: mending members changes them, by what it changes.
-    let difference = tx::Delta::between(&recorded, &counted);
-    if recorded != counted {
+    let difference = Delta::of(&counted).since(&recorded);
+    if difference != Delta::default() {
         let mend = move |tx: &mut Tx<'_>| {
             tx.count(|t| *t = difference);
             Ok(())
@@ -140,8 +140,10 @@ impl Part {
 }
 
 /// So many that one has about [`PART`] variants.
-fn parts(variants: u64) -> impl Iterator<Item = Part> {
-    let count = (variants / PART + 1).next_power_of_two().min(256);
+fn parts(variants: i64) -> impl Iterator<Item = Part> {
+    let count = (variants.unsigned_abs() / PART + 1)
+        .next_power_of_two()
+        .min(256);
     let width = 256 / count;
     // Both fit: at most 255.
     (0..count).map(move |i| Part {

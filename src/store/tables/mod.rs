@@ -40,8 +40,6 @@ pub enum Needs {
 pub trait Engine: Clone + Send + Sync + 'static {
     /// See [`Engine::snapshot`].
     type Snapshot: Snapshot;
-    /// Whether other servers may write to the same database.
-    const SHARED: bool;
 
     /// Looks something up.
     fn read<T: Send + 'static>(
@@ -67,8 +65,8 @@ pub trait Engine: Clone + Send + Sync + 'static {
 
 /// What a database held at one moment.
 pub trait Snapshot: Send {
-    /// The totals.
-    fn totals(&self) -> Stats;
+    /// The totals as they are recorded: sums of changes, which may have gone wrong.
+    fn totals(&self) -> Delta;
 
     /// The first `limit` pairs from `from` up to and without `to`, in order.
     fn page(

@@ -106,19 +106,33 @@ pub struct Delta {
 }
 
 impl Delta {
-    /// From one state to another.
-    pub fn between(before: &Stats, after: &Stats) -> Self {
-        let change = |field: fn(&Stats) -> u64| signed(field(after)) - signed(field(before));
+    /// From nothing to `stats`.
+    pub fn of(stats: &Stats) -> Self {
         Self {
-            bytes_logical: change(|s| s.bytes_logical),
-            bytes_stored: change(|s| s.bytes_stored),
-            chunks: change(|s| s.chunks),
-            variants: change(|s| s.variants),
-            blobs: change(|s| s.blobs),
-            recordings: change(|s| s.recordings),
-            owners: change(|s| s.owners),
-            bytes_manifests: change(|s| s.bytes_manifests),
-            segments: change(|s| s.segments),
+            bytes_logical: signed(stats.bytes_logical),
+            bytes_stored: signed(stats.bytes_stored),
+            chunks: signed(stats.chunks),
+            variants: signed(stats.variants),
+            blobs: signed(stats.blobs),
+            recordings: signed(stats.recordings),
+            owners: signed(stats.owners),
+            bytes_manifests: signed(stats.bytes_manifests),
+            segments: signed(stats.segments),
+        }
+    }
+
+    /// What leads from `before` to this.
+    pub fn since(&self, before: &Self) -> Self {
+        Self {
+            bytes_logical: self.bytes_logical - before.bytes_logical,
+            bytes_stored: self.bytes_stored - before.bytes_stored,
+            chunks: self.chunks - before.chunks,
+            variants: self.variants - before.variants,
+            blobs: self.blobs - before.blobs,
+            recordings: self.recordings - before.recordings,
+            owners: self.owners - before.owners,
+            bytes_manifests: self.bytes_manifests - before.bytes_manifests,
+            segments: self.segments - before.segments,
         }
     }
 

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: MPL-2.0
+//! A PostgreSQL server of its own for a test: Debian's package `postgresql`, in a temporary
+//! directory, on a free port of the loopback address.
+
+use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// A running server; it ends when this is dropped.
+pub struct PostgresServer {
+    dir: tempfile::TempDir,
+    port: u16,
+}
+
+/// The newest that is installed.
+fn programs() -> PathBuf {
+    let versions = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten();
+    let mut found: Vec<(u32, PathBuf)> = versions
+        .flatten()
+        .filter_map(|version| {
+            let number = version.file_name().to_str()?.parse().ok()?;
+            Some((number, version.path().join("bin")))
+        })
+        .filter(|(_, bin)| bin.join("initdb").exists())
+        .collect();
+    found.sort();
+    let newest = found.pop();
+    newest
+        .expect("PostgreSQL is not installed: apt-get install postgresql")
+        .1
+}
+
+/// One of its programs; never as root, which it refuses.
+fn program(dir: &Path, name: &str) -> Command {
+    let path = programs().join(name);
+    let mut command = match std::fs::metadata("/proc/self").unwrap().uid() {
+        0 => {
+            let mut runuser = Command::new("runuser");
+            runuser.args(["-u", "postgres", "--"]).arg(path);
+            runuser
+        }
+        _ => Command::new(path),
+    };
+    command.current_dir(dir).stdin(Stdio::null());
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+fn succeed(mut command: Command) {
+    let status = command.status().unwrap();
+    assert!(status.success(), "{command:?}: {status}");
+}
+
+impl PostgresServer {
+    /// Makes and starts one.
+    pub fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        if std::fs::metadata("/proc/self").unwrap().uid() == 0 {
+            let mut chown = Command::new("chown");
+            chown.arg("postgres").arg(dir.path());
+            succeed(chown);
+        }
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let mut initdb = program(dir.path(), "initdb");
+        initdb.args(["-D", "data", "-U", "camvault", "-A", "trust", "-E", "UTF8"]);
+        initdb.args(["--locale=C", "--no-sync"]);
+        succeed(initdb);
+        let server = Self { dir, port };
+        server.again();
+        server
+    }
+
+    fn control(&self, arguments: &[&str]) -> Command {
+        let mut command = program(self.dir.path(), "pg_ctl");
+        command.args(["-D", "data", "-w"]).args(arguments);
+        command
+    }
+
+    /// Starts it after [`PostgresServer::kill`].
+    pub fn again(&self) {
+        let options = format!(
+            "-c listen_addresses=127.0.0.1 -c port={} -c unix_socket_directories=/tmp -c fsync=on",
+            self.port
+        );
+        succeed(self.control(&["-l", "log", "-o", &options, "start"]));
+    }
+
+    /// Ends it at once, without writing what is in memory.
+    pub fn kill(&self) {
+        succeed(self.control(&["-m", "immediate", "stop"]));
+    }
+
+    /// Ends its connections' processes from outside, as an administrator may.
+    pub fn run(&self, database: &str, statement: &str) {
+        let mut psql = program(self.dir.path(), "psql");
+        psql.arg(self.url(database))
+            .args(["-q", "-v", "ON_ERROR_STOP=1", "-c", statement]);
+        succeed(psql);
+    }
+
+    /// A new, empty database.
+    pub fn database(&self, name: &str) -> String {
+        self.run("postgres", &format!("create database {name}"));
+        self.url(name)
+    }
+
+    fn url(&self, database: &str) -> String {
+        format!("postgres://camvault@127.0.0.1:{}/{database}", self.port)
+    }
+}
+
+impl Drop for PostgresServer {
+    fn drop(&mut self) {
+        let _ = self.control(&["-m", "immediate", "stop"]).status();
+    }
+}
