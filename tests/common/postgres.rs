@@ -2,6 +2,8 @@
 //! A PostgreSQL server of its own for a test: Debian's package `postgresql`, in a temporary
 //! directory, on a free port of the loopback address.
 
+#![allow(dead_code)]
+
 use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -95,7 +97,7 @@ impl PostgresServer {
         succeed(self.control(&["-m", "immediate", "stop"]));
     }
 
-    /// Ends its connections' processes from outside, as an administrator may.
+    /// Runs a statement.
     pub fn run(&self, database: &str, statement: &str) {
         let mut psql = program(self.dir.path(), "psql");
         psql.arg(self.url(database))
