@@ -188,3 +188,25 @@ fn owners_set_retention_and_holds_and_see_them() {
     assert_eq!((code, &report["counts_mended"]), (0, &0.into()), "{report}");
     assert_eq!(at("forget", &recording, &[]).0, 0);
 }
+
+#[test]
+fn a_recorder_that_is_too_fast_waits_and_goes_on() {
+    let vault = TestVault::start_with(|config| config.rate = Some(6));
+    let file = vault.owner("owner");
+    let identity = Arc::new(Identity::load(&file).unwrap());
+    let place = (vault, file, identity);
+    let recorder = Pipeline::launch(&camera(&place, false, 120));
+    recorder.run(MINUTE).unwrap();
+    let retries: gst::Structure = recorder
+        .element("sink")
+        .property::<gst::Structure>("stats")
+        .get("retries")
+        .unwrap();
+    assert!(retries.get::<u64>("busy").unwrap() > 0, "{retries}");
+    assert!(place.0.stats().segments >= 11);
+    std::thread::sleep(Duration::from_millis(1500));
+    let url = place.0.recording("yard").parse().unwrap();
+    let reader = place.0.block(Reader::open(&url, &place.2)).unwrap();
+    let report = place.0.block(reader.verify(|_| ())).unwrap();
+    assert_eq!((report.units, report.errors.len()), (120, 0));
+}

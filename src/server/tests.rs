@@ -2,9 +2,6 @@
 //! Two servers over one metadata store. Each test takes the store, so that every backend that
 //! servers can share passes them.
 
-#[path = "../../tests/common/postgres.rs"]
-mod server;
-
 use super::jobs::{Jobs, Task};
 use super::upkeep::{Collect, Scrub};
 use super::{Config, Server};
@@ -16,13 +13,13 @@ use crate::protocol::signature::{Covered, content_digest, nonce, sign};
 use crate::protocol::*;
 use crate::rce::{self, ChunkId, Record};
 use crate::store::conformance::{self, MASTER};
+use crate::store::postgres_server::PostgresServer;
 use crate::store::{
     BlobInfo, Blobs as _, Directory, Embedded, Error, Hash, Health, Item, Metadata, Postgres, Room,
     Upkeep, hex, now_ms,
 };
 use async_trait::async_trait;
 use minicbor::bytes::ByteVec;
-use server::PostgresServer;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};

@@ -11,6 +11,9 @@ pub(crate) mod conformance;
 mod directory;
 mod embedded;
 mod postgres;
+#[cfg(test)]
+#[path = "../../tests/common/postgres.rs"]
+pub(crate) mod postgres_server;
 mod record;
 mod registry;
 mod remote;

@@ -63,6 +63,12 @@ pub fn run(args: &Args, json: bool) -> Result<ExitCode, Failure> {
     }
     let timeline = reader.timeline();
     let (removed, start) = (timeline.first(), timeline.start());
+    let until = args.url.window.to.map(|to| timeline.resolve(to));
+    if until.is_some_and(|until| until <= start) && removed > 0 {
+        return Err(Failure::new(
+            "retention has removed what was recorded in that time: `camvault ls` says what is left",
+        ));
+    }
     let tracks = summary.tracks;
     let bytes = tracks
         .iter()

@@ -2,13 +2,10 @@
 //! The suite of [`Metadata`], and what several servers over one database have to keep to, on a
 //! PostgreSQL server that the tests start.
 
-#[path = "../../../tests/common/postgres.rs"]
-mod server;
-
 use super::*;
 use crate::protocol::{ChunkRef, Commit, Committed, Outcome};
+use crate::store::postgres_server::PostgresServer;
 use crate::store::{Forgotten, Hash, Item, Metadata, conformance};
-use server::PostgresServer;
 
 async fn open(url: &str) -> Postgres {
     let tree = Tree::new(conformance::MASTER);
