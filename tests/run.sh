@@ -43,7 +43,8 @@ step() {
 }
 
 SECONDS=0
-camvault_install
+# The tests start PostgreSQL servers of their own.
+camvault_install postgresql
 camvault_need_rust "$root"
 target=${CARGO_TARGET_DIR:-$root/target}
 

@@ -31,7 +31,7 @@ impl Member {
 #[derive(Clone, Debug, Encode, Decode)]
 #[cbor(map)]
 pub struct VariantRecord {
-    /// Rises with age: the order in which variants are offered.
+    /// Rises with each variant of a tag: the order in which they are offered.
     #[n(0)]
     pub order: u64,
     /// Names the group key.

@@ -5,7 +5,7 @@
 #![allow(dead_code)]
 
 use std::net::TcpListener;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -59,6 +59,16 @@ fn succeed(mut command: Command) {
 impl PostgresServer {
     /// Makes and starts one.
     pub fn start() -> Self {
+        let server = Self::empty();
+        let mut initdb = program(server.dir.path(), "initdb");
+        initdb.args(["-D", "data", "-U", "camvault", "-A", "trust", "-E", "UTF8"]);
+        initdb.args(["--locale=C", "--no-sync"]);
+        succeed(initdb);
+        server.again();
+        server
+    }
+
+    fn empty() -> Self {
         let dir = tempfile::tempdir().unwrap();
         if std::fs::metadata("/proc/self").unwrap().uid() == 0 {
             let mut chown = Command::new("chown");
@@ -67,14 +77,58 @@ impl PostgresServer {
         }
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = free.local_addr().unwrap().port();
-        drop(free);
-        let mut initdb = program(dir.path(), "initdb");
-        initdb.args(["-D", "data", "-U", "camvault", "-A", "trust", "-E", "UTF8"]);
-        initdb.args(["--locale=C", "--no-sync"]);
-        succeed(initdb);
-        let server = Self { dir, port };
-        server.again();
-        server
+        Self { dir, port }
+    }
+
+    /// A second server that follows this one, which from now on waits for it before it says that
+    /// something is committed.
+    pub fn standby(&self) -> Self {
+        let standby = Self::empty();
+        let mut copy = program(standby.dir.path(), "pg_basebackup");
+        copy.args([
+            "-d",
+            &self.url("postgres"),
+            "-D",
+            "data",
+            "-R",
+            "-X",
+            "stream",
+        ]);
+        copy.args(["-c", "fast", "--no-sync"]);
+        succeed(copy);
+        standby.again();
+        self.run(
+            "postgres",
+            "alter system set synchronous_standby_names = '*'",
+        );
+        self.run("postgres", "select pg_reload_conf()");
+        standby
+    }
+
+    /// Makes a standby the one to write to.
+    pub fn promote(&self) {
+        succeed(self.control(&["promote"]));
+    }
+
+    /// Stops all its processes where they are; connections are still accepted. For good.
+    pub fn freeze(&self) {
+        for process in self.processes() {
+            let mut kill = Command::new("kill");
+            kill.args(["-STOP", &process]);
+            succeed(kill);
+        }
+    }
+
+    /// The first process, and its children.
+    fn processes(&self) -> Vec<String> {
+        let pids = std::fs::read_to_string(self.dir.path().join("data/postmaster.pid"));
+        let Some(first) = pids.unwrap_or_default().lines().next().map(str::to_owned) else {
+            return Vec::new();
+        };
+        let children = std::fs::read_to_string(format!("/proc/{first}/task/{first}/children"));
+        let children = children.unwrap_or_default();
+        let children = children.split_whitespace().map(str::to_owned);
+        std::iter::once(first).chain(children).collect()
     }
 
     fn control(&self, arguments: &[&str]) -> Command {
@@ -105,19 +159,40 @@ impl PostgresServer {
         succeed(psql);
     }
 
+    /// Takes connections with TLS as well.
+    pub fn use_tls(&self, certificate: &str, key: &str) {
+        for (name, content) in [("server.crt", certificate), ("server.key", key)] {
+            let file = self.dir.path().join("data").join(name);
+            std::fs::write(&file, content).unwrap();
+            let owner = std::fs::metadata(self.dir.path()).unwrap().uid();
+            std::os::unix::fs::chown(&file, Some(owner), None).unwrap();
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        self.run("postgres", "alter system set ssl = on");
+        self.run("postgres", "select pg_reload_conf()");
+    }
+
     /// A new, empty database.
     pub fn database(&self, name: &str) -> String {
         self.run("postgres", &format!("create database {name}"));
         self.url(name)
     }
 
-    fn url(&self, database: &str) -> String {
-        format!("postgres://camvault@127.0.0.1:{}/{database}", self.port)
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://camvault@{}/{database}", self.address())
+    }
+
+    /// `host:port`.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 }
 
 impl Drop for PostgresServer {
     fn drop(&mut self) {
+        // Frozen ones do not hear.
+        let processes = self.processes();
+        let _ = Command::new("kill").arg("-CONT").args(processes).status();
         let _ = self.control(&["-m", "immediate", "stop"]).status();
     }
 }

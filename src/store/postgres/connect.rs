@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -312,9 +313,22 @@ pub enum ConnectError {
     /// Another host is the one to write to.
     #[error("takes no writes")]
     ReadOnly,
-    /// None of the hosts, and why.
+    /// None of the hosts, why, and whether waiting would not help.
     #[error("{0}")]
-    None(String),
+    None(String, bool),
+}
+
+impl ConnectError {
+    /// Whether it is user, password or database that is wrong.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Database(error) => error.code().is_some_and(|code| {
+                *code == SqlState::INVALID_CATALOG_NAME || code.code().starts_with("28")
+            }),
+            Self::None(_, is_final) => *is_final,
+            Self::Slow | Self::ReadOnly => false,
+        }
+    }
 }
 
 /// An error with its cause.
@@ -334,12 +348,21 @@ pub struct Connection {
     pub statements: Statements,
     unfinished: AtomicU32,
     checked: Instant,
+    /// Failures before it was made, and up to now.
+    before: u32,
+    failures: Arc<AtomicU32>,
 }
 
 /// Something on a connection that has to come to its end, or the connection is not used again.
 pub struct InUse<'a>(&'a Connection);
 
 impl Connection {
+    /// The host did not answer: none of the connections that there are is used again, since each
+    /// would be waited for.
+    pub fn failed(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Something begins.
     pub fn in_use(&self) -> InUse<'_> {
         self.unfinished.fetch_add(1, Ordering::Relaxed);
@@ -358,6 +381,7 @@ impl InUse<'_> {
 pub struct Connector {
     url: PostgresUrl,
     tls: MakeRustlsConnect,
+    failures: Arc<AtomicU32>,
 }
 
 const SESSION: &str = "
@@ -377,6 +401,7 @@ impl Connector {
         Ok(Self {
             tls: url.tls()?,
             url: url.clone(),
+            failures: Arc::default(),
         })
     }
 
@@ -412,14 +437,17 @@ impl Connector {
                 (i, connected.unwrap_or(Err(ConnectError::Slow)))
             })
             .collect();
-        let mut why = Vec::new();
+        let (mut why, mut is_final) = (Vec::new(), false);
         while let Some((i, connected)) = tried.next().await {
             match connected {
                 Ok(client) => return Ok(client),
-                Err(error) => why.push(format!("{}: {error}", self.url.name(i))),
+                Err(error) => {
+                    is_final |= error.is_final();
+                    why.push(format!("{}: {error}", self.url.name(i)));
+                }
             }
         }
-        Err(ConnectError::None(why.join("; ")))
+        Err(ConnectError::None(why.join("; "), is_final))
     }
 }
 
@@ -428,6 +456,7 @@ impl Manager for Connector {
     type Error = ConnectError;
 
     async fn create(&self) -> Result<Connection, ConnectError> {
+        let before = self.failures.load(Ordering::Relaxed);
         let client = self.connect().await?;
         let statements = tokio::time::timeout(CONNECT, Statements::prepare(&client)).await;
         Ok(Connection {
@@ -435,6 +464,8 @@ impl Manager for Connector {
             client,
             unfinished: AtomicU32::new(0),
             checked: Instant::now(),
+            before,
+            failures: self.failures.clone(),
         })
     }
 
@@ -444,19 +475,22 @@ impl Manager for Connector {
         _: &Metrics,
     ) -> RecycleResult<ConnectError> {
         let unfinished = connection.unfinished.load(Ordering::Relaxed) > 0;
-        if unfinished || connection.client.is_closed() {
-            return Err(RecycleError::message("unfinished"));
+        let old = connection.before != self.failures.load(Ordering::Relaxed);
+        if unfinished || old || connection.client.is_closed() {
+            return Err(RecycleError::message("not to be used again"));
         }
         if connection.checked.elapsed() > FRESH {
             let check = connection.client.query_one(TAKES_WRITES, &[]);
-            let check = tokio::time::timeout(CONNECT, check).await;
-            let writes = check
-                .map_err(|_| ConnectError::Slow)?
-                .and_then(|row| row.try_get(0))
-                .map_err(ConnectError::from)?;
+            let writes = match tokio::time::timeout(CONNECT, check).await {
+                Err(_) => Err(ConnectError::Slow),
+                Ok(row) => row.and_then(|row| row.try_get(0)).map_err(Into::into),
+            };
             match writes {
-                true => connection.checked = Instant::now(),
-                false => return Err(ConnectError::ReadOnly.into()),
+                Ok(true) => connection.checked = Instant::now(),
+                other => {
+                    connection.failed();
+                    return Err(other.err().unwrap_or(ConnectError::ReadOnly).into());
+                }
             }
         }
         Ok(())

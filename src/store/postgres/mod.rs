@@ -40,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const ROUND_TRIP: Duration = Duration::from_secs(15);
 /// A writer with more locks than this takes one that keeps all others out instead: the database
 /// has room for a limited number of locks.
-const MANY_LOCKS: usize = 256;
+const MANY_LOCKS: usize = 512;
 /// Begins a transaction beside others, or with no other.
 const TOGETHER: &str = "begin; select pg_advisory_xact_lock_shared(7420)";
 const ALONE: &str = "begin; select pg_advisory_xact_lock(7420)";
@@ -123,14 +123,22 @@ async fn round_trip<T>(
     trip: impl Future<Output = Result<T, tokio_postgres::Error>>,
 ) -> Result<T, Failure> {
     let whole = connection.in_use();
-    let done = match tokio::time::timeout(ROUND_TRIP, trip).await {
-        Err(_) => Err(Failure::Passing("the database does not answer".into())),
-        Ok(done) => done.map_err(|e| Failure::of(&e)),
-    };
-    if done.is_ok() {
-        whole.done();
+    match tokio::time::timeout(ROUND_TRIP, trip).await {
+        Ok(Ok(done)) => {
+            whole.done();
+            Ok(done)
+        }
+        Ok(Err(error)) => {
+            if error.code().is_none() {
+                connection.failed();
+            }
+            Err(Failure::of(&error))
+        }
+        Err(_) => {
+            connection.failed();
+            Err(Failure::Passing("no answer within 15 s".into()))
+        }
     }
-    done
 }
 
 /// Tries again, with growing pauses, for a while.
@@ -216,7 +224,7 @@ impl PostgresEngine {
         let mut client = loop {
             match connector.connect().await {
                 Ok(client) => break client,
-                Err(error) if Instant::now() > until => {
+                Err(error) if error.is_final() || Instant::now() > until => {
                     return Err(Error::Engine(error.to_string()));
                 }
                 Err(_) => tokio::time::sleep(Duration::from_millis(500)).await,

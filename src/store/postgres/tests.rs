@@ -196,3 +196,75 @@ async fn more_locks_than_the_database_has_room_for() {
     assert_eq!(store.stats().await.unwrap().variants, 16_600);
     assert_eq!(store.audit(1000).await.unwrap().mended, 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_takes_over_while_the_first_host_is_frozen() {
+    let first = PostgresServer::start();
+    let url = first.database("vault");
+    let second = first.standby();
+    let both = url.replace("/vault", &format!(",{}/vault", second.address()));
+    let store = open(&both).await;
+    let leaf = store.enroll([1; 32], [1; 32]).await.unwrap();
+    let began = Instant::now();
+    let mut writers = vec![];
+    for writer in 0..4 {
+        let store = store.clone();
+        writers.push(tokio::spawn(async move {
+            let (mut done, mut longest) = (0, Duration::ZERO);
+            while began.elapsed() < Duration::from_secs(30) {
+                let items = (0..10).map(|i| item(&format!("{writer} {done} {i}"), 0));
+                let asked = Instant::now();
+                // Until it is there: as clients do.
+                while let Err(error) = store.register(leaf, items.clone().collect(), None, 1000).await {
+                    assert!(matches!(error, Error::Away(_)), "{error}");
+                }
+                longest = longest.max(asked.elapsed());
+                done += 1;
+            }
+            (done, longest)
+        }));
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    first.freeze();
+    second.promote();
+    let (mut done, mut longest) = (0, Duration::ZERO);
+    for writer in writers {
+        let (registered, pause) = writer.await.unwrap();
+        done += registered;
+        longest = longest.max(pause);
+    }
+    assert!(
+        longest > Duration::from_secs(2),
+        "the first host was not in use"
+    );
+    assert!(longest < Duration::from_secs(25), "{longest:?}");
+    assert_eq!(store.stats().await.unwrap().variants, done * 10);
+    assert_eq!(store.audit(1000).await.unwrap().mended, 0);
+    println!("{done} registrations, the longest took {longest:?}");
+}
+
+#[tokio::test]
+async fn tls_asks_who_the_server_is_where_the_address_says_so() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let server = PostgresServer::start();
+    let url = server.database("vault");
+    let issued = rcgen::generate_simple_self_signed(vec!["127.0.0.1".into()]).unwrap();
+    server.use_tls(&issued.cert.pem(), &issued.signing_key.serialize_pem());
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("root.pem");
+    std::fs::write(&root, issued.cert.pem()).unwrap();
+    let connect = async |options: &str| {
+        let url = format!("{url}?{options}").parse().unwrap();
+        let client = Connector::new(&url)?.connect().await?;
+        let tls = "select ssl from pg_stat_ssl where pid = pg_backend_pid()";
+        let tls: bool = client.query_one(tls, &[]).await?.try_get(0)?;
+        Ok::<_, Box<dyn std::error::Error>>(tls)
+    };
+    assert!(!connect("sslmode=disable").await.unwrap());
+    assert!(connect("sslmode=prefer").await.unwrap());
+    assert!(connect("sslmode=require").await.unwrap());
+    let checked = format!("sslmode=verify-full&sslrootcert={}", root.display());
+    assert!(connect(&checked).await.unwrap());
+    let unknown = connect("sslmode=verify-full").await.unwrap_err();
+    assert!(unknown.to_string().contains("certificate"), "{unknown}");
+}

@@ -13,7 +13,7 @@ use subtle::ConstantTimeEq as _;
 
 const HOUR_MS: u64 = 3600 * 1000;
 /// Holds ended in one transaction.
-const EXPIRE_BATCH: usize = 256;
+const EXPIRE_BATCH: usize = 64;
 
 /// Key of a variant.
 pub fn key(tag: &Hash, d1: &Hash) -> Vec<u8> {
@@ -133,9 +133,7 @@ pub fn register(
     // Whole hours, so that registering again within one changes nothing and writes nothing.
     let until = (now + HOLD_MS).next_multiple_of(HOUR_MS);
     let stored = item.stored && trash::usable(tx, d1)?;
-    let all = of_tag(tx, tag)?;
-    if let Some((_, record)) = all.iter().find(|(this, _)| this == d1) {
-        let mut record = record.clone();
+    if let Some(mut record) = tx.get::<VariantRecord>(Space::Variants, &key(tag, d1))? {
         let right = bool::from(record.c3.ct_eq(&item.c3)) && record.len == item.len;
         if !right || (record.damaged && !stored) {
             return Ok(Outcome::NoBlob);
@@ -153,8 +151,11 @@ pub fn register(
             Outcome::Joined
         });
     }
+    let all = of_tag(tx, tag)?;
     // Damaged variants are in the order, too.
-    let order = all.last().map_or(1, |(_, last)| last.order + 1);
+    let order = all
+        .last()
+        .map_or(1, |(_, last)| last.order.saturating_add(1));
     let new_tag = all.is_empty();
     let all = healthy(all);
     let added_before = all.iter().any(|(_, r)| r.creator == owner);

@@ -152,6 +152,7 @@ impl<E: Engine> Metadata for Tables<E> {
         now: u64,
     ) -> Result<Vec<Outcome>, Error> {
         self.write(Needs::Room, move |tx, tree| {
+            // Read ahead too, so that the chunks' records and this come at once.
             let used = owners::usage(tx, owner)?;
             let mut register = |item| chunks::register(tx, tree, owner, item, now);
             let outcomes = items.iter().map(&mut register).collect::<Result<_, _>>()?;
