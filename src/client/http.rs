@@ -269,19 +269,13 @@ pub(super) fn lost(base: &str, error: &reqwest::Error) -> Error {
 }
 
 pub(super) fn client(url: &::url::Url) -> Result<Client, Error> {
-    let loopback = match url.host() {
-        Some(::url::Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(::url::Host::Ipv6(ip)) => ip.is_loopback(),
-        Some(::url::Host::Domain(name)) => name == "localhost",
-        None => false,
-    };
     let client = trust::client(url.scheme() == "https", |builder| {
         let builder = builder
             .http1_only()
             .tcp_nodelay(true)
             .connect_timeout(CONNECT_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none());
-        match loopback {
+        match trust::is_loopback(url) {
             true => builder.no_proxy(),
             false => builder,
         }

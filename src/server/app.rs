@@ -16,8 +16,8 @@ use super::{gateway, internal, metadata, ops, recordings, storage};
 use crate::ownership::{Leaf, Tree};
 use crate::protocol::{self, Code, signature::content_digest};
 use crate::store::{
-    Allowance, Blobs, Directory, Embedded, Error as StoreError, Hash, Metadata, Postgres, Remote,
-    Room, Upkeep, now_ms,
+    Allowance, Blobs, Embedded, Error as StoreError, Hash, Metadata, Postgres, Remote, Room,
+    Upkeep, now_ms,
 };
 use axum::Router;
 use axum::body::Body;
@@ -107,15 +107,17 @@ pub struct Caller {
 }
 
 impl App {
-    /// Opens the stores, on a thread of a runtime that may block; `shared` is a metadata store that
+    /// Opens the other stores, on a thread of a runtime that may block; `shared` is a metadata store that
     /// others have open too. Returns for how long to wait before the first request is taken.
     pub fn open(
         config: Config,
+        blobs: Option<Arc<dyn Blobs>>,
         open_enrolment: bool,
         shared: Option<Arc<dyn Metadata>>,
     ) -> Result<(Arc<Self>, Duration), super::Error> {
-        let fresh_data = !config.data.join("secrets").exists();
-        let dir = secrets::prepare(&config.data)?;
+        let dir = config.secrets_dir();
+        let fresh_data = !dir.exists();
+        secrets::prepare(&dir)?;
         let make = |name: &str| secrets::read_or_make(&dir.join(name));
         let link: Secret = match &config.link_secret {
             Some(path) => secrets::read_or_make(path)?,
@@ -125,10 +127,6 @@ impl App {
         let link = Link::new(&link_secret);
         let admin_token = secrets::as_token(&make("admin.token")?);
         let room = Room::new(&config.data, config.reserve);
-        let directory = match config.has(Role::Storage) {
-            true => Some(Directory::open(&config.data, room.clone())?),
-            false => None,
-        };
         let ttp = match config.has(Role::Ttp) {
             true => {
                 let room = room.clone();
@@ -155,8 +153,8 @@ impl App {
                         Arc::new(Handle::current().block_on(opening)?)
                     }
                 };
-                let upkeep: Arc<dyn Upkeep> = match (&directory, &config.storage_url) {
-                    (Some(directory), None) => Arc::new(directory.clone()),
+                let upkeep: Arc<dyn Upkeep> = match (&blobs, &config.storage_url) {
+                    (Some(blobs), None) => blobs.clone(),
                     (_, Some(url)) => Arc::new(remote(url, &config, &dir)?),
                     (None, None) => return Err(super::Error::NoStorage),
                 };
@@ -172,9 +170,7 @@ impl App {
                 })
             }
         };
-        let storage = directory.map(|directory| StorageRole {
-            store: Arc::new(directory),
-        });
+        let storage = blobs.map(|store| StorageRole { store });
         let (freshness, wait) = match fresh_data {
             true => (Freshness::first_start(), Duration::ZERO),
             false => Freshness::restarted(),

@@ -4,7 +4,7 @@
 use super::Gateway;
 use super::body::Pace;
 use crate::protocol::{DEFAULT_PORT, Limits};
-use crate::store::PostgresUrl;
+use crate::store::{BlobPlace, PostgresUrl};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -43,8 +43,13 @@ impl FromStr for Role {
 /// How a server is set up. [`Config::new`] has the defaults.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where everything is kept; made if it is not there.
+    /// Where everything is kept that has no place of its own; made if it is not there.
     pub data: PathBuf,
+    /// Where the secrets are; `None`: `secrets` in the data directory. Servers that share a role
+    /// need the same.
+    pub secrets: Option<PathBuf>,
+    /// Where the storage role keeps blobs; `None`: in the data directory.
+    pub blobs: Option<BlobPlace>,
     /// Address to listen on; port 0 takes a free one.
     pub listen: SocketAddr,
     /// What this process does.
@@ -103,6 +108,8 @@ impl Config {
     pub fn new(data: impl Into<PathBuf>) -> Self {
         Self {
             data: data.into(),
+            secrets: None,
+            blobs: None,
             listen: (Ipv4Addr::LOCALHOST, DEFAULT_PORT).into(),
             roles: vec![Role::Metadata, Role::Storage, Role::Ttp],
             metadata: None,
@@ -129,6 +136,18 @@ impl Config {
             header_timeout: Duration::from_secs(30),
             drain: Duration::from_secs(30),
         }
+    }
+
+    /// The directory of secrets.
+    pub fn secrets_dir(&self) -> PathBuf {
+        let default = || self.data.join("secrets");
+        self.secrets.clone().unwrap_or_else(default)
+    }
+
+    /// Where the storage role keeps blobs.
+    pub fn blob_place(&self) -> BlobPlace {
+        let default = || BlobPlace::Directory(self.data.clone());
+        self.blobs.clone().unwrap_or_else(default)
     }
 
     /// Whether this process has a role.

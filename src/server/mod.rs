@@ -34,7 +34,7 @@ pub use ops::ORPHAN_AGE;
 
 use crate::ownership::Tree;
 use crate::protocol::ScrubReport;
-use crate::store::{self, Directory, Embedded, Metadata, Room};
+use crate::store::{self, Embedded, Metadata, Room};
 use app::App;
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -110,8 +110,12 @@ impl Server {
         let open_enrolment = address.ip().to_canonical().is_loopback();
         let (header_timeout, max_connections) = (config.header_timeout, config.max_connections);
         let drain = config.drain;
-        let opened =
-            tokio::task::spawn_blocking(move || App::open(config, open_enrolment, shared)).await;
+        let blobs = match config.has(Role::Storage) {
+            true => Some(config.blob_place().open(config.reserve).await?),
+            false => None,
+        };
+        let open = move || App::open(config, blobs, open_enrolment, shared);
+        let opened = tokio::task::spawn_blocking(open).await;
         let (app, wait) = opened.map_err(std::io::Error::other)??;
         tokio::time::sleep(wait).await;
         let listening = listen::Listening {
@@ -212,16 +216,15 @@ fn check_place(data: &Path, in_database: bool) -> Result<(), Error> {
     Ok(())
 }
 
-/// Scrubs the data directory of a server that has both roles and does not run.
-pub async fn scrub_directory(data: &Path, orphan_age: Duration) -> Result<ScrubReport, Error> {
-    check_place(data, false)?;
-    let tree = Tree::new(*secrets::read(&secrets::directory(data).join("master"))?);
-    let room = Room::new(data, 0);
-    let metadata = Embedded::open(&data.join("metadata"), tree, room.clone())?;
-    let blobs = Directory::open(data, room)?;
+/// Scrubs what a server keeps that has both roles and does not run.
+pub async fn scrub_stopped(config: &Config, orphan_age: Duration) -> Result<ScrubReport, Error> {
+    check_place(&config.data, false)?;
+    let tree = Tree::new(*secrets::read(&config.secrets_dir().join("master"))?);
+    let room = Room::new(&config.data, 0);
+    let metadata = Embedded::open(&config.data.join("metadata"), tree, room)?;
     let scrub = upkeep::Scrub {
         metadata: Arc::new(metadata),
-        blobs: Arc::new(blobs),
+        blobs: config.blob_place().open(0).await?,
     };
     Ok(scrub.run(orphan_age).await?)
 }

@@ -5,7 +5,7 @@
 //! piece at a time, and gives that out by itself. Where a process has no metadata store (the role
 //! storage alone) it keeps its allowances to itself.
 
-use crate::store::{Allowance, Bucket, Error, Mark, Metadata, now_ms};
+use crate::store::{Allowance, Balance, Error, Mark, Metadata, now_ms};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -22,7 +22,7 @@ struct Purse {
     /// So much could not be had until then: whoever asks all the same costs the store nothing.
     lacking: Option<(u64, u64)>,
     /// The allowance itself, where nobody else keeps it.
-    own: Option<Bucket>,
+    own: Option<Balance>,
 }
 
 /// Takes from allowances.
@@ -76,7 +76,7 @@ impl Rates {
                     let mut purses = self.purses();
                     let purse = put(&mut purses, from, 0, allowance.until);
                     let own = &mut purse.own;
-                    own.get_or_insert_with(|| Bucket::full(&allowance, now))
+                    own.get_or_insert_with(|| Balance::full(&allowance, now))
                         .take(wanted, &allowance, now)
                 }
             };

@@ -184,7 +184,7 @@ pub struct SegmentRecord {
 /// How much of an [`Allowance`] is left.
 #[derive(Clone, Debug, Encode, Decode)]
 #[cbor(map)]
-pub struct Bucket {
+pub struct Balance {
     #[n(0)]
     left: u64,
     /// When that was so.
@@ -195,7 +195,7 @@ pub struct Bucket {
     pub until: u64,
 }
 
-impl Bucket {
+impl Balance {
     /// All of it.
     pub fn full(allowance: &Allowance, now: u64) -> Self {
         Self {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
-use crate::common::{self, Failure, OperatorArg, print, wait};
+use crate::common::{self, Failure, OperatorArg, Places, print, wait};
 use gstcamvault::protocol::{self, Job, ScrubReport};
-use gstcamvault::server::{ORPHAN_AGE, scrub_directory};
-use std::path::Path;
+use gstcamvault::server::{ORPHAN_AGE, scrub_stopped};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,9 +12,12 @@ use std::time::Duration;
 /// and this command can be stopped and started again to see how far it is.
 #[derive(clap::Args)]
 pub struct Args {
-    /// URL of a vault that runs, or data directory of one that does not.
+    /// URL of a vault that runs, or data directory of one that does not (with the options below,
+    /// if it is served with them).
     #[arg(value_name = "URL|DIR")]
     vault: String,
+    #[command(flatten)]
+    places: Places,
     #[command(flatten)]
     operator: OperatorArg,
     /// Seconds after which an upload that nobody registered is removed.
@@ -27,8 +30,8 @@ pub fn run(args: &Args, json: bool) -> Result<ExitCode, Failure> {
         true => online(args, json)?,
         false => {
             let age = Duration::from_secs(args.orphan_age);
-            let scrubbed = gstcamvault::client::runtime()?
-                .block_on(scrub_directory(Path::new(&args.vault), age));
+            let config = args.places.clone().config(PathBuf::from(&args.vault))?;
+            let scrubbed = gstcamvault::client::runtime()?.block_on(scrub_stopped(&config, age));
             scrubbed.map_err(|e| Failure::new(e.to_string()))?
         }
     };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-use crate::common::{self, Failure};
+use crate::common::{self, Failure, Places};
 use clap::ArgAction;
 use gstcamvault::gateway::{self, Cloud, Encoder};
 use gstcamvault::homomorphic::packed::DEFAULT_MODULUS_BITS;
@@ -15,9 +15,11 @@ use zeroize::Zeroizing;
 /// Run a vault, until SIGTERM.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Directory that everything is kept in; made if it is not there.
+    /// Directory that everything is kept in that has no place of its own; made if it is not there.
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
+    #[command(flatten)]
+    places: Places,
     /// Address to listen on; port 0 takes a free one.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:7420")]
     listen: SocketAddr,
@@ -142,7 +144,7 @@ impl Args {
     }
 
     fn config(self) -> Result<Config, Failure> {
-        let mut config = Config::new(self.data);
+        let mut config = self.places.config(self.data)?;
         if let Some(url) = &self.metadata {
             let url = url.parse();
             // Without what was given: there may be a password in it.

@@ -215,7 +215,10 @@ async fn a_standby_takes_over_while_the_first_host_is_frozen() {
                 let items = (0..10).map(|i| item(&format!("{writer} {done} {i}"), 0));
                 let asked = Instant::now();
                 // Until it is there: as clients do.
-                while let Err(error) = store.register(leaf, items.clone().collect(), None, 1000).await {
+                while let Err(error) = store
+                    .register(leaf, items.clone().collect(), None, 1000)
+                    .await
+                {
                     assert!(matches!(error, Error::Away(_)), "{error}");
                 }
                 longest = longest.max(asked.elapsed());

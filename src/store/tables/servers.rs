@@ -3,7 +3,7 @@
 
 use super::{Space, Tx, parse};
 use crate::protocol::Job;
-use crate::store::record::Bucket;
+use crate::store::record::Balance;
 use crate::store::{Allowance, Error, Mark};
 
 /// Notes forgotten in one transaction.
@@ -70,12 +70,12 @@ pub fn spend(
 ) -> Result<Option<u64>, Error> {
     forget(tx, now)?;
     let key = key(BUCKET, from);
-    let kept: Option<Bucket> = tx.get(Space::Servers, &key)?;
+    let kept: Option<Balance> = tx.get(Space::Servers, &key)?;
     if kept.is_none() {
         let expiry = expiry_key(allowance.until, BUCKET, from);
         tx.put_bytes(Space::Servers, expiry, Vec::new());
     }
-    let mut bucket = kept.unwrap_or_else(|| Bucket::full(allowance, now));
+    let mut bucket = kept.unwrap_or_else(|| Balance::full(allowance, now));
     let wait = bucket.take(amount, allowance, now);
     if wait.is_none() {
         tx.put(Space::Servers, key, &bucket);
@@ -93,7 +93,7 @@ fn forget(tx: &mut Tx<'_>, now: u64) -> Result<(), Error> {
         let mark: &Mark = mark.try_into().map_err(|_| wrong())?;
         let (at, kind, mark) = (key(*kind, mark), *kind, *mark);
         let until = match kind {
-            BUCKET => tx.get(Space::Servers, &at)?.map(|b: Bucket| b.until),
+            BUCKET => tx.get(Space::Servers, &at)?.map(|b: Balance| b.until),
             _ => tx.get(Space::Servers, &at)?,
         };
         tx.remove(Space::Servers, expiry);
