@@ -186,8 +186,11 @@ impl App {
                     }
                     (None, Some(url)) => {
                         let shared = secrets::fingerprint(&[&master, &link_secret]);
-                        let opening = Postgres::open(url, tree.clone(), shared);
-                        Arc::new(Handle::current().block_on(opening)?)
+                        Handle::current().block_on(async {
+                            let store = Postgres::open(url, tree.clone(), shared).await?;
+                            store.check_whole().await?;
+                            Ok::<_, StoreError>(Arc::new(store))
+                        })?
                     }
                 };
                 let upkeep: Arc<dyn Upkeep> = match (&blobs, &config.storage_url) {

@@ -17,6 +17,7 @@ mod listen;
 mod measured;
 mod metadata;
 mod metrics;
+mod migrate;
 mod ops;
 mod rates;
 mod recordings;
@@ -33,6 +34,7 @@ mod upkeep;
 pub use body::Pace;
 pub use config::{Config, DEFAULT_AUDIT, Role};
 pub use gateway::{Activity, Gateway, GatewayError, Messages};
+pub use migrate::{Destination, Migrated, Step, migrate};
 pub use ops::ORPHAN_AGE;
 
 use crate::ownership::Tree;

@@ -15,6 +15,7 @@ mod log;
 mod ls;
 mod mark;
 mod media;
+mod migrate;
 mod phash;
 mod pictures;
 mod put;
@@ -58,6 +59,7 @@ enum Command {
     Retention(retention::Args),
     Hold(hold::Args),
     Scrub(scrub::Args),
+    Migrate(migrate::Args),
     Jobs(jobs::Args),
     Mark(mark::Args),
     Detect(detect::Args),
@@ -84,6 +86,7 @@ fn main() -> ExitCode {
         Command::Retention(args) => retention::run(&args, json),
         Command::Hold(args) => hold::run(&args, json),
         Command::Scrub(args) => scrub::run(&args, json),
+        Command::Migrate(args) => migrate::run(args, json),
         Command::Jobs(args) => jobs::run(&args, json),
         Command::Mark(args) => mark::run(&args, json),
         Command::Detect(args) => detect::run(&args, json),

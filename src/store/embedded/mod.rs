@@ -53,7 +53,7 @@ fn failed(error: fjall::Error) -> Error {
 }
 
 /// Where the totals are.
-const TOTALS: (Space, &[u8]) = (Space::Owners, b"totals");
+const TOTALS: (Space, &[u8]) = (Space::Servers, b"totals");
 
 impl Db {
     /// Opens or creates the database in `dir`; what a killed process was writing is dropped.

@@ -4,6 +4,7 @@
 
 mod audit;
 mod chunks;
+mod copy;
 mod owners;
 mod recordings;
 mod servers;

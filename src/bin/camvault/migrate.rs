@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: MPL-2.0
+use crate::common::{self, Failure, Places, print};
+use gstcamvault::protocol::hex;
+use gstcamvault::server::{Destination, Step, migrate};
+use gstcamvault::store::{BlobPlace, PostgresUrlError};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use zeroize::Zeroizing;
+
+/// Move a vault that does not run to other engines, and check all of it there.
+///
+/// Stop its server first. Nothing is deleted; interrupted, it goes on where it was. Afterwards
+/// serve the vault as before with the new places as --metadata and --blobs.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Data directory of the vault.
+    #[arg(value_name = "DIR")]
+    data: PathBuf,
+    #[command(flatten)]
+    places: Places,
+    /// PostgreSQL database that the metadata goes to; it holds no vault yet.
+    #[arg(long, value_name = "URL", required_unless_present = "to_blobs")]
+    to_metadata: Option<Zeroizing<String>>,
+    /// Where the blobs go.
+    #[arg(long, value_name = "S3-URL|DIR")]
+    to_blobs: Option<BlobPlace>,
+    /// URL of the S3 service that they go to [default: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or
+    /// else AWS].
+    #[arg(long, value_name = "URL", requires = "to_blobs")]
+    to_s3_endpoint: Option<String>,
+}
+
+pub fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
+    let config = args.places.config(args.data)?;
+    let mut to = Destination {
+        metadata: None,
+        blobs: args.to_blobs,
+    };
+    if let Some(url) = &args.to_metadata {
+        // Without what was given: there may be a password in it.
+        let wrong = |e: PostgresUrlError| Failure::usage(format!("--to-metadata: {e}"));
+        to.metadata = Some(url.parse().map_err(wrong)?);
+    }
+    match (&mut to.blobs, args.to_s3_endpoint) {
+        (Some(BlobPlace::Bucket(bucket)), endpoint) => bucket.endpoint = endpoint,
+        (_, Some(_)) => {
+            return Err(Failure::usage(
+                "--to-s3-endpoint needs --to-blobs s3://BUCKET",
+            ));
+        }
+        _ => (),
+    }
+    let bar = common::spinner(json, "opening");
+    let told = |step| {
+        bar.set_message(match step {
+            Step::Blobs => "copying blobs".into(),
+            Step::Metadata(rows) => format!("copying metadata: {rows} rows"),
+            Step::Checking => "reading everything back".into(),
+        })
+    };
+    let migrating = migrate(&config, &to, told);
+    let migrated = gstcamvault::client::runtime()?.block_on(migrating);
+    bar.finish_and_clear();
+    let migrated = migrated.map_err(|e| Failure::new(e.to_string()))?;
+    let (blobs, report) = (migrated.blobs.unwrap_or_default(), migrated.report);
+    let names = |names: &[[u8; 32]]| names.iter().map(|d1| hex(d1)).collect::<Vec<_>>();
+    let found = |list: &[gstcamvault::protocol::B32]| {
+        names(&list.iter().map(|d1| **d1).collect::<Vec<_>>())
+    };
+    let (missing, damaged) = (found(&report.missing), found(&report.damaged));
+    let object = serde_json::json!({
+        "blobs_copied": blobs.blobs, "bytes_copied": blobs.bytes, "blobs_there": blobs.there,
+        "blobs_not_copied": names(&blobs.damaged), "variants": report.variants,
+        "segments": report.segments, "counts_mended": report.counts_mended, "missing": missing,
+        "damaged": damaged,
+    });
+    print(json, object, || {
+        let mut text = format!(
+            "{} blobs ({}) copied, {} were there; {} variants in {} segments read back",
+            blobs.blobs,
+            common::bytes(blobs.bytes),
+            blobs.there,
+            report.variants,
+            report.segments
+        );
+        let bad = [("missing", &missing), ("damaged", &damaged)];
+        for (what, d1) in bad
+            .iter()
+            .flat_map(|(what, list)| list.iter().map(move |d1| (what, d1)))
+        {
+            text.push_str(&format!("\n{what}: {d1}"));
+        }
+        text
+    });
+    let whole = report.bad == 0;
+    Ok(ExitCode::from(if whole { 0 } else { common::NOT_VERIFIED }))
+}

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Copying all metadata into an empty store, of whichever engine.
+
+use super::{Engine, Needs, Snapshot, Space, Tables, Tx, behind};
+use crate::store::Error;
+use minicbor::bytes::ByteVec;
+use minicbor::{Decode, Encode};
+
+/// Pairs in one transaction. Some are whole manifests.
+const BATCH: usize = 256;
+/// Where the place of an unfinished copy stands, in [`Space::Servers`].
+const PLACE: &[u8] = b"copy";
+
+/// How far a copy came: the spaces before are whole, this one up to a key.
+#[derive(Clone, Debug, Encode, Decode)]
+struct Place {
+    #[n(0)]
+    space: u32,
+    #[n(1)]
+    next: ByteVec,
+}
+
+/// What is copied: everything but what servers keep for each other.
+fn copied() -> impl Iterator<Item = (u32, Space)> {
+    let spaces = Space::METADATA.iter().copied();
+    (0..).zip(spaces.filter(|space| *space != Space::Servers))
+}
+
+fn place(tx: &Tx<'_>) -> Result<Option<Place>, Error> {
+    tx.get(Space::Servers, PLACE)
+}
+
+impl<E: Engine> Tables<E> {
+    /// Fails if a copy into this store has begun and is not finished: it must not be served.
+    pub async fn check_whole(&self) -> Result<(), Error> {
+        match self.engine.read(place).await? {
+            None => Ok(()),
+            Some(_) => Err(Error::Engine(
+                "a migration into it is not finished: run `camvault migrate` again".into(),
+            )),
+        }
+    }
+
+    /// Copies everything that `from` holds, which nobody may serve meanwhile, into this store,
+    /// which holds nothing or what an interrupted copy has left; then compares both. `told` hears
+    /// how many rows there are by now.
+    pub async fn fill<F: Engine>(
+        &self,
+        from: &Tables<F>,
+        told: &(dyn Fn(u64) + Send + Sync),
+    ) -> Result<(), Error> {
+        let begun = self.engine.write(Needs::Room, begin).await?;
+        let mut source = from.engine.snapshot().await?;
+        let totals = source.totals();
+        let mut rows = 0;
+        for (number, space) in copied().skip_while(|(number, _)| *number < begun.space) {
+            let mut next = match number == begun.space {
+                true => begun.next.to_vec(),
+                false => Vec::new(),
+            };
+            loop {
+                let page = source.page(space, &next, &behind(&[]), BATCH).await?;
+                let Some((last, _)) = page.last() else { break };
+                next = following(last);
+                rows += page.len() as u64;
+                let place = Place {
+                    space: number,
+                    next: next.clone().into(),
+                };
+                let put = move |tx: &mut Tx<'_>| {
+                    for (key, value) in &page {
+                        tx.put_bytes(space, key.clone(), value.clone());
+                    }
+                    tx.put(Space::Servers, PLACE.to_vec(), &place);
+                    Ok(())
+                };
+                self.engine.write(Needs::Room, put).await?;
+                told(rows);
+            }
+        }
+        let mut filled = self.engine.snapshot().await?;
+        for (_, space) in copied() {
+            if digest(&mut source, space).await? != digest(&mut filled, space).await? {
+                return Err(Error::Engine(format!(
+                    "what was copied of the {} is not what there is: was the vault served \
+                     meanwhile? Empty the database and begin again",
+                    space.name()
+                )));
+            }
+        }
+        drop(filled);
+        // Once, however often it is done: the place goes with it.
+        let finish = move |tx: &mut Tx<'_>| {
+            if place(tx)?.is_some() {
+                tx.remove(Space::Servers, PLACE.to_vec());
+                tx.count(|t| *t = totals);
+            }
+            Ok(())
+        };
+        self.engine.write(Needs::Room, finish).await
+    }
+}
+
+/// Where to go on; a store that holds something else is left alone.
+fn begin(tx: &mut Tx<'_>) -> Result<Place, Error> {
+    if let Some(place) = place(tx)? {
+        return Ok(place);
+    }
+    for (_, space) in copied() {
+        if !tx.walk(space, &[], &behind(&[]), 1)?.is_empty() {
+            return Err(Error::Engine(
+                "it holds a vault already: migrate into an empty one".into(),
+            ));
+        }
+    }
+    let place = Place {
+        space: 0,
+        next: Vec::new().into(),
+    };
+    tx.put(Space::Servers, PLACE.to_vec(), &place);
+    Ok(place)
+}
+
+/// The first key behind this one.
+fn following(key: &[u8]) -> Vec<u8> {
+    [key, &[0]].concat()
+}
+
+/// Of all that a space holds.
+async fn digest(snapshot: &mut impl Snapshot, space: Space) -> Result<blake3::Hash, Error> {
+    let mut hasher = blake3::Hasher::new();
+    let mut next = Vec::new();
+    loop {
+        let page = snapshot.page(space, &next, &behind(&[]), BATCH).await?;
+        let Some((last, _)) = page.last() else {
+            return Ok(hasher.finalize());
+        };
+        next = following(last);
+        for part in page.iter().flat_map(|(key, value)| [key, value]) {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ownership::Tree;
+    use crate::store::{Embedded, Metadata as _, Room, conformance};
+    use std::sync::Mutex;
+    use tokio::sync::oneshot;
+
+    fn open(dir: &tempfile::TempDir) -> Embedded {
+        let tree = Tree::new(conformance::MASTER);
+        Embedded::open(dir.path(), tree, Room::new(dir.path(), 0)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_interrupted_copy_goes_on_and_is_not_served_before() {
+        let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let [from, to] = dirs.each_ref().map(open);
+        conformance::metadata(&from).await;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let stop = Mutex::new(Some(stop));
+        let first_page = |_| drop(stop.lock().unwrap().take());
+        tokio::select! {
+            biased;
+            _ = stopped => (),
+            _ = to.fill(&from, &first_page) => panic!("more than a page is there"),
+        }
+        let unfinished = to.check_whole().await.unwrap_err().to_string();
+        assert!(unfinished.contains("not finished"), "{unfinished}");
+        to.fill(&from, &|_| ()).await.unwrap();
+        to.check_whole().await.unwrap();
+        assert_eq!(to.stats().await.unwrap(), from.stats().await.unwrap());
+        assert_eq!(to.audit(0).await.unwrap().mended, 0);
+        let again = to.fill(&from, &|_| ()).await.unwrap_err().to_string();
+        assert!(again.contains("holds a vault already"), "{again}");
+    }
+}
