@@ -16,7 +16,7 @@ fn frames(c: &mut Criterion<CpuTime>) {
     let layout = Layout::new(&Key::from_bytes([9; 32]), 0, &settings, 1920, 1080);
     let pictures = [picture(geometry, 1), picture(geometry, 2)];
     let splitter = || Splitter::new(geometry, &settings, Some(&layout)).expect("settings");
-    let joiner = || Joiner::new(geometry, &settings.classes).expect("classes");
+    let joiner = || Joiner::new(geometry, &settings).expect("classes");
     let split = splitter().split(&pictures[0], true).expect("a picture");
     let bits: u64 = split.widths.iter().map(|&width| u64::from(width)).sum();
     println!(

@@ -37,8 +37,8 @@ fn through(file: &str, width: usize, height: usize, word: Word) -> (usize, Votes
     let marks: HashMap<u32, usize> = (0..layout.marks().len()).map(|i| (place(i), i)).collect();
     let mut splitter = Splitter::new(geometry, &settings, Some(&layout)).unwrap();
     let mut archive = Splitter::new(geometry, &settings, None).unwrap();
-    let mut joiner = Joiner::new(geometry, &settings.classes).unwrap();
-    let mut owner = Joiner::new(geometry, &settings.classes).unwrap();
+    let mut joiner = Joiner::new(geometry, &settings).unwrap();
+    let mut owner = Joiner::new(geometry, &settings).unwrap();
     // What the owner would have to know of every candidate's delta: what stays, stays.
     let mut deltas = HashMap::new();
     let mut picture = Picture::new(geometry);

@@ -86,6 +86,8 @@ impl World {
             ticket_ms: 60_000,
             created_ms: 1_700_000_000_000,
             name: vec![1; 40].into(),
+            per_block: gstcamvault::protocol::DEFAULT_PER_BLOCK,
+            loss: gstcamvault::protocol::DEFAULT_LOSS,
         };
         let signed = sign_by(&contract, &[&owner, &cloud]);
         let agreed = owner.contract(signed).await.unwrap();
@@ -326,7 +328,7 @@ async fn retrieval_takes_the_mark_out_and_ends_with_the_contract() {
     let ticket = world.tickets(agreed, request).await.unwrap().remove(0);
     let (word, settings, size) = (word(&ticket), &agreed.settings, [128, 72]);
     let layout = Layout::new(&ticket.key, 0, settings, size[0], size[1]);
-    let count = size[0] / 8 * (size[1] / 8) * settings.classes.len();
+    let count = size[0] / 8 * (size[1] / 8) * settings.each();
     let sign = |i: usize| {
         [
             retrieval::Sign::None,

@@ -176,7 +176,7 @@ impl Registry {
         let bits = gstcamvault::watermark::carried_bits(&this.settings, clip.width, clip.height);
         let geometry = Geometry::new(clip.width, clip.height, Chroma::I420)?;
         let mut splitter = Splitter::new(geometry, &this.settings, Some(&layout))?;
-        let mut joiner = Joiner::new(geometry, &this.settings.classes)?;
+        let mut joiner = Joiner::new(geometry, &this.settings)?;
         let mut picture = Picture::new(geometry);
         let mut marked = Vec::new();
         for frame in &clip.frames {

@@ -4,7 +4,7 @@
 
 use super::{B32, Document, DocumentError, Signed};
 use crate::identity::PublicId;
-use crate::sealed::Chroma;
+use crate::sealed::{Chroma, MOST_LOSS};
 use crate::watermark::{Class, Dither, Placement, Settings};
 use minicbor::bytes::{ByteArray, ByteVec};
 use minicbor::{Decode, Encode};
@@ -111,11 +111,23 @@ pub struct Contract {
     /// What the owner calls the camera, sealed to itself; the others cannot read it.
     #[n(12)]
     pub name: ByteVec,
+    /// Of how many of the coefficients each block has one that can carry a bit
+    /// ([`Settings::per_block`]).
+    #[n(13)]
+    pub per_block: u32,
+    /// What the other coefficients may be off the camera's: 0 to [`MOST_LOSS`]; 0: nothing.
+    #[n(14)]
+    pub loss: u8,
 }
 
 impl Document for Contract {
     const KIND: &'static str = "contract";
 }
+
+/// Coefficients a block that can carry a bit, if nothing else is asked for.
+pub const DEFAULT_PER_BLOCK: u32 = 1;
+/// What other coefficients may be off, if nothing else is asked for.
+pub const DEFAULT_LOSS: u8 = 4;
 
 /// Steps that contracts allow: remainders fit one byte.
 pub const STEPS: std::ops::RangeInclusive<u32> = 4..=200;
@@ -129,6 +141,7 @@ impl Contract {
             step: self.step,
             dither: Dither::Keyed,
             classes,
+            per_block: Some(self.per_block as usize),
             density: (self.density > 0).then(|| f64::from(self.density) / 16.0),
             layouts: 1,
             placement: Placement::Keyed,
@@ -136,6 +149,7 @@ impl Contract {
         let fits = self.version == 1
             && STEPS.contains(&self.step)
             && self.threshold < 64
+            && self.loss <= MOST_LOSS
             && (1_000..=3_600_000).contains(&self.ticket_ms)
             && self.name.len() <= 1024
             // The mean of a block is not for marks: what else is predicted comes from it.

@@ -39,6 +39,9 @@ pub const NARROW: u8 = 8;
 /// Bits that are enough for every candidate of any 8-bit picture, at any step.
 pub const WIDE: u8 = 12;
 
+/// Most that a coefficient may be off.
+pub const MOST_LOSS: u8 = 15;
+
 /// What can go wrong here. No message holds a sample or a coefficient.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -54,8 +57,14 @@ pub enum Error {
         expected: Geometry,
     },
     /// Classes that candidates cannot have.
-    #[error("classes: give 1 to 63 different coefficients, none of them 00 (the block's mean)")]
+    #[error(
+        "classes: give 1 to 63 different coefficients, none of them 00 (the block's mean), of which 1 \
+         to all carry bits in each block"
+    )]
     Classes,
+    /// A loss that is too much.
+    #[error("loss {0}: give 0 to {MOST_LOSS}")]
+    Loss(u8),
     /// A layout that does not go with these candidates.
     #[error("step {0}: marks in integers need a multiple of 4 from 4 to 1000")]
     Step(u32),

@@ -69,6 +69,8 @@ impl Parties {
             ticket_ms,
             created_ms: 1_700_000_000_000,
             name: Vec::new().into(),
+            per_block: gstcamvault::protocol::DEFAULT_PER_BLOCK,
+            loss: gstcamvault::protocol::DEFAULT_LOSS,
         };
         let signed = Signed::new(&contract).sign::<Contract>(owner.identity());
         let agreed = owner.contract(sign(signed).await).await.unwrap();

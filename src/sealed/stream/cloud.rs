@@ -151,7 +151,7 @@ impl Opener {
             bits: carried_bits(&settings, width, height),
             cover,
             cipher: Aes256Gcm::new((&*key).into()),
-            joiner: Joiner::new(geometry, &settings.classes)?,
+            joiner: Joiner::new(geometry, &settings)?.with_loss(contract.loss)?,
             frames: 0,
             commitment: Sha256::new(),
         });

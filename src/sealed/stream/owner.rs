@@ -190,6 +190,8 @@ pub struct Summary {
     pub frames: u64,
     /// SHA-256 over the SHA-256 of each frame's payload.
     pub commitment: [u8; 32],
+    /// Sum of squares of what was sealed of luma less what came.
+    pub squares: u64,
 }
 
 struct Current {
@@ -199,6 +201,7 @@ struct Current {
     cipher: Aes256Gcm,
     frames: u64,
     commitment: Sha256,
+    squares: u64,
 }
 
 /// Makes a sealed stream.
@@ -253,11 +256,13 @@ impl Sealer {
         let signed = Signed::new(&head).sign::<SegmentHead>(&self.identity);
         message::write(&mut out, Kind::Segment, &protocol::encode(&signed));
         self.current = Some(Current {
-            splitter: Splitter::new(geometry, &agreement.agreed.settings, Some(&prepared.layout))?,
+            splitter: Splitter::new(geometry, &agreement.agreed.settings, Some(&prepared.layout))?
+                .with_loss(agreement.agreed.contract.loss)?,
             remainders: Writer::new(&self.identity, agreement.agreed.id, prepared.head.number),
             cipher: Aes256Gcm::new((&*prepared.key).into()),
             frames: 0,
             commitment: Sha256::new(),
+            squares: 0,
             prepared,
         });
         Ok(out)
@@ -276,10 +281,13 @@ impl Sealer {
         let split = current.splitter.split(picture, number == 0)?;
         let masked = current.prepared.cover(number, &split)?;
         let sent = !split.positions.is_empty();
+        // What comes back is what was sealed.
+        let sealed = current.splitter.sealed().unwrap_or(picture);
         let remainder =
             current
                 .remainders
-                .seal(number, picture, sent, &split.remainders, Split::NONE)?;
+                .seal(number, sealed, sent, &split.remainders, Split::NONE)?;
+        current.squares += split.squares;
         let mut body = message::join_parts([&split.rest, &masked, &remainder]);
         let header = FrameHeader {
             number,
@@ -317,6 +325,7 @@ impl Sealer {
             ticket: current.prepared.head.number,
             frames: current.frames,
             commitment,
+            squares: current.squares,
         };
         Some((out, summary))
     }
