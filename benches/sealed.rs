@@ -6,26 +6,45 @@ mod common;
 
 use common::{CpuTime, picture};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use gstcamvault::protocol::{DEFAULT_LOSS, DEFAULT_PER_BLOCK};
 use gstcamvault::sealed::{Chroma, Geometry, Joiner, Splitter};
 use gstcamvault::watermark::{Key, Layout, Settings};
 use std::hint::black_box;
 
 fn frames(c: &mut Criterion<CpuTime>) {
     let geometry = Geometry::new(1920, 1080, Chroma::I420).expect("a size");
-    let settings = Settings::default();
-    let layout = Layout::new(&Key::from_bytes([9; 32]), 0, &settings, 1920, 1080);
+    for (name, per_block, loss) in [
+        ("sealed 1080p", DEFAULT_PER_BLOCK, DEFAULT_LOSS),
+        ("sealed 1080p, lossless", DEFAULT_PER_BLOCK, 0),
+    ] {
+        let settings = Settings {
+            per_block: Some(per_block as usize),
+            ..Settings::default()
+        };
+        with(c, name, geometry, &settings, loss);
+    }
+}
+
+fn with(c: &mut Criterion<CpuTime>, name: &str, geometry: Geometry, settings: &Settings, loss: u8) {
+    let layout = Layout::new(&Key::from_bytes([9; 32]), 0, settings, 1920, 1080);
     let pictures = [picture(geometry, 1), picture(geometry, 2)];
-    let splitter = || Splitter::new(geometry, &settings, Some(&layout)).expect("settings");
-    let joiner = || Joiner::new(geometry, &settings).expect("classes");
+    let splitter = || {
+        let splitter = Splitter::new(geometry, settings, Some(&layout));
+        splitter.expect("settings").with_loss(loss).expect("a loss")
+    };
+    let joiner = || {
+        let joiner = Joiner::new(geometry, settings).expect("classes");
+        joiner.with_loss(loss).expect("a loss")
+    };
     let split = splitter().split(&pictures[0], true).expect("a picture");
     let bits: u64 = split.widths.iter().map(|&width| u64::from(width)).sum();
     println!(
-        "1080p: rest {} bytes, candidates {} bytes",
+        "{name}: rest {} bytes, candidates {} bytes",
         split.rest.len(),
         bits / 8
     );
 
-    let mut group = c.benchmark_group("sealed 1080p");
+    let mut group = c.benchmark_group(name);
     group.throughput(Throughput::Elements(1));
     group.bench_function("split, all changed", |b| {
         let (mut splitter, mut i) = (splitter(), 0);

@@ -153,7 +153,7 @@ fn main() {
         let (jpeg, h264) = match std::env::var("ALONE") {
             Ok(_) => ((f64::NAN, f64::NAN), (f64::NAN, f64::NAN)),
             Err(_) => {
-                let mjpeg: Vec<String> = (1..12)
+                let mjpeg: Vec<String> = (1..32)
                     .map(|q| {
                         format!("-c:v mjpeg -huffman optimal -qmin 1 -q:v {q} -pix_fmt yuvj420p")
                     })

@@ -4,8 +4,8 @@
 
 use super::entropy::{Decoder, unfold};
 use super::model::{
-    self, CHROMA, EDGE, EXTENT, FAR, FLAG, FORM, IS_EXACT, IS_WIDE, Known, LUMA, MEAN, MEANS, Order,
-    Quantiser, RUN, SAME, WHOLE,
+    self, CHROMA, EDGE, EXTENT, FAR, FLAG, FORM, IS_EXACT, IS_WIDE, Known, LUMA, MEAN, MEANS,
+    Order, Quantiser, SAME, WHOLE,
 };
 use super::picture::Tiles;
 use super::transform::{Group, LANES, ZERO};
@@ -47,6 +47,8 @@ pub struct Joiner {
     activity: Vec<Vec<u8>>,
     /// How far they reached then.
     extents: Vec<Vec<u8>>,
+    /// Which blocks and cells of each plane came with the last rest that had any.
+    sent: Vec<Vec<bool>>,
     /// Blocks of luma that were read, …
     blocks: Vec<u32>,
     /// … their numbers in the order in which they came …
@@ -69,7 +71,11 @@ impl Joiner {
         geometry.check()?;
         model::check(settings)?;
         let blocks = |i| geometry.tiles(i).blocks();
-        let all = |of| (0..geometry.planes()).map(|i| vec![of; blocks(i)]).collect();
+        let all = |of| {
+            (0..geometry.planes())
+                .map(|i| vec![of; blocks(i)])
+                .collect()
+        };
         Ok(Self {
             geometry,
             settings: settings.clone(),
@@ -80,6 +86,9 @@ impl Joiner {
             activity: all(model::UNKNOWN),
             extents: all(FAR),
             means: (0..geometry.planes()).map(|i| vec![0; blocks(i)]).collect(),
+            sent: (0..geometry.planes())
+                .map(|i| vec![true; geometry.tiles(i).all()])
+                .collect(),
             blocks: Vec::new(),
             sorted: Vec::new(),
             groups: Vec::new(),
@@ -102,7 +111,7 @@ impl Joiner {
     /// [`Error::NoPrevious`] if it is not whole and there is no picture before it, and with
     /// [`Error::Order`] if that one still waits for its candidates.
     pub fn read(&mut self, rest: &[u8]) -> Result<Sent, Error> {
-        let (&form, mut bytes) = rest.split_first().ok_or(Error::Rest("it is empty"))?;
+        let (&form, bytes) = rest.split_first().ok_or(Error::Rest("it is empty"))?;
         let (whole, same) = (form & WHOLE != 0, form & SAME != 0);
         if form & !(WHOLE | SAME) != FORM || whole && same {
             return Err(Error::Rest("an unknown form"));
@@ -123,38 +132,31 @@ impl Joiner {
             }
         } else {
             self.state = State::Nothing;
-            self.numbers(whole, &mut bytes, &mut sent)?;
+            self.numbers(whole, bytes, &mut sent)?;
         }
         self.state = State::Read;
         Ok(sent)
     }
 
-    fn numbers(&mut self, whole: bool, bytes: &mut &[u8], sent: &mut Sent) -> Result<(), Error> {
+    fn numbers(&mut self, whole: bool, bytes: &[u8], sent: &mut Sent) -> Result<(), Error> {
         let planes = self.geometry.planes();
         let tiles: Vec<Tiles> = (0..planes).map(|i| self.geometry.tiles(i)).collect();
-        let mut lengths = Vec::with_capacity(planes);
+        let mut decoder = Decoder::new(bytes)?;
         if whole {
             self.forget();
         } else {
-            for tiles in &tiles {
-                let (count, left) = bytes.split_first_chunk().ok_or(Error::Rest("no runs"))?;
-                let count = u32::from_le_bytes(*count) as usize;
-                // Every run but those in parts has a block or is the first.
-                if count > 2 * tiles.all() + 2 {
-                    return Err(Error::Rest("too many runs"));
-                }
-                lengths.push(count);
-                *bytes = left;
+            let mut others: Vec<Vec<bool>> = Vec::with_capacity(planes);
+            for was in &self.sent {
+                let code = |contexts: &_, _, count| decoder.vector(contexts, count);
+                others.push(model::sent(&tiles, &others, was, code)?);
             }
+            self.sent = others;
         }
-        let mut decoder = Decoder::new(bytes)?;
-        let mut changed: Vec<Vec<u32>> = Vec::with_capacity(planes);
-        for (i, tiles) in tiles.iter().enumerate() {
-            changed.push(match lengths.get(i) {
-                None => (0..tiles.all() as u32).collect(),
-                Some(&count) => runs(&mut decoder, tiles.all(), count)?,
-            });
-        }
+        let numbers = |sent: &Vec<bool>| {
+            let sent = sent.iter().enumerate().filter(|(_, sent)| **sent);
+            sent.map(|(i, _)| i as u32).collect()
+        };
+        let changed: Vec<Vec<u32>> = self.sent.iter().map(numbers).collect();
         for i in 0..planes {
             self.plane(i, &tiles[i], &changed[i], &mut decoder, sent)?;
         }
@@ -164,8 +166,13 @@ impl Joiner {
     /// Nothing of earlier pictures is known.
     fn forget(&mut self) {
         self.means.iter_mut().for_each(|plane| plane.fill(0));
-        self.activity.iter_mut().for_each(|plane| plane.fill(model::UNKNOWN));
-        self.extents.iter_mut().for_each(|plane| plane.fill(model::FAR));
+        self.activity
+            .iter_mut()
+            .for_each(|plane| plane.fill(model::UNKNOWN));
+        self.extents
+            .iter_mut()
+            .for_each(|plane| plane.fill(model::FAR));
+        self.sent.iter_mut().for_each(|plane| plane.fill(true));
     }
 
     fn plane(
@@ -207,7 +214,8 @@ impl Joiner {
                 let like = model::extent(extents, tiles, block as usize);
                 let extent = i16::from(like).wrapping_add(unfold(number));
                 let extent = u8::try_from(extent).ok().filter(|&extent| extent <= FAR);
-                extents[block as usize] = extent.ok_or(Error::Rest("a block that reaches too far"))?;
+                extents[block as usize] =
+                    extent.ok_or(Error::Rest("a block that reaches too far"))?;
             }
         }
         let sorted = model::farthest_first(extents, blocks);
@@ -342,31 +350,6 @@ impl Joiner {
     /// The picture that was joined last, if what was read since did not spoil it.
     pub fn picture(&self) -> Option<&Picture> {
         (self.state == State::Joined).then_some(&self.picture)
-    }
-}
-
-/// The blocks and cells that have changed.
-fn runs(decoder: &mut Decoder, all: usize, count: usize) -> Result<Vec<u32>, Error> {
-    let contexts = std::array::from_fn(|i| RUN + (i % 2) as u8);
-    let mut changed = Vec::new();
-    let mut at = 0;
-    for first in (0..count).step_by(LANES) {
-        let count = LANES.min(count - first);
-        let lengths = decoder.vector(&contexts, count)?;
-        for (i, &length) in lengths[..count].iter().enumerate() {
-            let end = at + usize::from(length);
-            if end > all {
-                return Err(Error::Rest("runs beyond the picture"));
-            }
-            if i % 2 == 1 {
-                changed.extend(at as u32..end as u32);
-            }
-            at = end;
-        }
-    }
-    match at == all {
-        true => Ok(changed),
-        false => Err(Error::Rest("runs that end inside the picture")),
     }
 }
 

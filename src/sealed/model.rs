@@ -19,10 +19,12 @@ pub(super) const MEAN: u8 = 2 * LEVELS;
 pub(super) const MEANS: u8 = 4;
 /// Samples outside of whole blocks.
 pub(super) const EDGE: u8 = MEAN + 2 * MEANS;
-/// Runs of unchanged blocks; those of changed ones follow.
-pub(super) const RUN: u8 = EDGE + 1;
+/// Whether a block of luma is sent, by what is known of others; of chroma follow.
+const SENT: u8 = EDGE + 1;
+/// Contexts of a plane: by one block, and by three.
+const SENTS: u8 = 2 * 3;
 /// How a block is sent: see [`IS_WIDE`].
-pub(super) const FLAG: u8 = RUN + 2;
+pub(super) const FLAG: u8 = SENT + 2 * SENTS;
 /// How far luma's coefficients reach; chroma's follow.
 pub(super) const EXTENT: u8 = FLAG + 1;
 const _: () = assert!(EXTENT + 2 <= HOLE);
@@ -362,6 +364,57 @@ pub(super) fn mean(means: &[i16], tiles: &Tiles, block: usize) -> i16 {
             plane.clamp(low.into(), high.into()) as i16
         }
     }
+}
+
+/// Codes which blocks and cells of the next plane are sent; `code` writes or reads up to sixteen of
+/// them from one on. A block is like the three above, and like what `others` say: for luma's blocks
+/// itself in the picture before (`was`), for chroma's the same place of the plane before.
+pub(super) fn sent(
+    tiles: &[Tiles],
+    others: &[Vec<bool>],
+    was: &[bool],
+    mut code: impl FnMut(&Contexts, usize, usize) -> Result<Vector, Error>,
+) -> Result<Vec<bool>, Error> {
+    let plane = others.len();
+    let own = &tiles[plane];
+    let other = |i: usize| match others.last() {
+        None => was[i],
+        Some(_) if i >= own.blocks() => true,
+        Some(other) => {
+            let tiles = &tiles[plane - 1];
+            let scale = |wide: usize, own: usize| 1 + usize::from(wide > own);
+            let [sx, sy] = [
+                scale(tiles.width, own.width),
+                scale(tiles.height, own.height),
+            ];
+            let (x, y) = (i % own.columns * sx, i / own.columns * sy);
+            let mut around = (y..y + sy).flat_map(|y| (x..x + sx).map(move |x| (x, y)));
+            around.any(|(x, y)| x < tiles.columns && y < tiles.rows && other[y * tiles.columns + x])
+        }
+    };
+    let mut sent = vec![false; own.all()];
+    for first in (0..own.all()).step_by(LANES) {
+        let count = LANES.min(own.all() - first);
+        let mut contexts = [SENT + if plane == 0 { 0 } else { SENTS }; LANES];
+        for (context, i) in contexts.iter_mut().zip(first..first + count) {
+            let above = match i < own.blocks() {
+                true => i.checked_sub(own.columns),
+                false => None,
+            };
+            let three = above.map_or(0, |above| {
+                let x = above % own.columns;
+                u8::from(sent[above])
+                    + u8::from(x > 0 && sent[above - 1])
+                    + u8::from(x + 1 < own.columns && sent[above + 1])
+            });
+            *context += 3 * u8::from(other(i)) + three.div_ceil(2);
+        }
+        let numbers = code(&contexts, first, count)?;
+        for (sent, number) in sent[first..].iter_mut().zip(&numbers[..count]) {
+            *sent = *number > 0;
+        }
+    }
+    Ok(sent)
 }
 
 /// How uneven the means above a block are, which tells how far its own may be from what it is like.

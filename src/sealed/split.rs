@@ -4,7 +4,7 @@
 use super::entropy::{Encoder, fold};
 use super::model::{
     self, CHROMA, EDGE, EXTENT, FLAG, FORM, IS_EXACT, IS_WIDE, Known, LUMA, MEAN, MEANS, NARROWS,
-    Order, Quantiser, RUN, SAME, WHOLE,
+    Order, Quantiser, SAME, WHOLE,
 };
 use super::picture::Tiles;
 use super::transform::{Group, LANES, ZERO};
@@ -93,6 +93,8 @@ pub struct Splitter {
     activity: Vec<Vec<u8>>,
     /// How far they reached then.
     extents: Vec<Vec<u8>>,
+    /// Which blocks and cells of each plane were sent of the last picture that was not the same.
+    sent: Vec<Vec<bool>>,
     // What is kept for its memory.
     encoder: Encoder,
     groups: Vec<Group>,
@@ -130,7 +132,11 @@ impl Splitter {
         geometry.check()?;
         model::check(settings)?;
         let blocks = |i| geometry.tiles(i).blocks();
-        let all = |of| (0..geometry.planes()).map(|i| vec![of; blocks(i)]).collect();
+        let all = |of| {
+            (0..geometry.planes())
+                .map(|i| vec![of; blocks(i)])
+                .collect()
+        };
         let mut splitter = Self {
             geometry,
             settings: settings.clone(),
@@ -144,6 +150,9 @@ impl Splitter {
             activity: all(model::UNKNOWN),
             extents: all(model::FAR),
             means: (0..geometry.planes()).map(|i| vec![0; blocks(i)]).collect(),
+            sent: (0..geometry.planes())
+                .map(|i| vec![true; geometry.tiles(i).all()])
+                .collect(),
             encoder: Encoder::default(),
             groups: Vec::new(),
             numbers: Vec::new(),
@@ -169,7 +178,9 @@ impl Splitter {
     /// What the last picture was sealed as: what the joiner makes of its rest and the candidates
     /// without marks, bit for bit.
     pub fn sealed(&self) -> Option<&Picture> {
-        self.previous.as_ref().map(|p| self.sealed.as_ref().unwrap_or(p))
+        self.previous
+            .as_ref()
+            .map(|p| self.sealed.as_ref().unwrap_or(p))
     }
 
     /// Other marks from now on: the next picture is sent whole. Fails with [`Error::Step`].
@@ -204,7 +215,8 @@ impl Splitter {
         // One mark a candidate: of two the first.
         self.places
             .sort_by_key(|place| (place.block, place.number, place.index));
-        self.places.dedup_by_key(|place| (place.block, place.number));
+        self.places
+            .dedup_by_key(|place| (place.block, place.number));
         Ok(())
     }
 
@@ -251,9 +263,7 @@ impl Splitter {
         if !none {
             self.encoder.clear();
             if !whole {
-                for (tiles, changed) in tiles.iter().zip(&changed) {
-                    runs(&mut self.encoder, &mut split.rest, tiles.all(), changed);
-                }
+                self.sent_numbers(&tiles, &changed);
             }
             for i in 0..planes {
                 self.plane(i, &tiles[i], &picture.planes()[i], &changed[i], &mut split);
@@ -280,8 +290,32 @@ impl Splitter {
     /// Nothing of earlier pictures is known.
     fn forget(&mut self) {
         self.means.iter_mut().for_each(|plane| plane.fill(0));
-        self.activity.iter_mut().for_each(|plane| plane.fill(model::UNKNOWN));
-        self.extents.iter_mut().for_each(|plane| plane.fill(model::FAR));
+        self.activity
+            .iter_mut()
+            .for_each(|plane| plane.fill(model::UNKNOWN));
+        self.extents
+            .iter_mut()
+            .for_each(|plane| plane.fill(model::FAR));
+        self.sent.iter_mut().for_each(|plane| plane.fill(true));
+    }
+
+    /// Says which blocks and cells are sent.
+    fn sent_numbers(&mut self, tiles: &[Tiles], changed: &[Vec<u32>]) {
+        let mut others: Vec<Vec<bool>> = Vec::with_capacity(tiles.len());
+        for (plane, changed) in changed.iter().enumerate() {
+            let mut now = vec![0u16; tiles[plane].all()];
+            changed.iter().for_each(|&i| now[i as usize] = 1);
+            let code = |contexts: &_, first: usize, count: usize| {
+                let mut numbers = [0; LANES];
+                numbers[..count].copy_from_slice(&now[first..first + count]);
+                self.encoder.vector(contexts, &numbers, count);
+                Ok(numbers)
+            };
+            // Writing does not fail.
+            let sent = model::sent(tiles, &others, &self.sent[plane], code);
+            others.push(sent.unwrap_or_default());
+        }
+        self.sent = others;
     }
 
     fn plane(
@@ -401,7 +435,11 @@ impl Splitter {
             for i in 0..LANES {
                 numbers[0].0[i] -= coarse[i];
             }
-            for (numbers, taken) in numbers.iter_mut().zip(taken).filter(|(_, taken)| *taken > 0) {
+            for (numbers, taken) in numbers
+                .iter_mut()
+                .zip(taken)
+                .filter(|(_, taken)| *taken > 0)
+            {
                 for i in 0..LANES {
                     numbers.0[i] &= ((taken >> i & 1) as i16) - 1;
                 }
@@ -420,7 +458,11 @@ impl Splitter {
                         sealed[at].0[i] += like.0[i];
                     }
                 }
-                for (at, taken) in taken.into_iter().enumerate().filter(|(_, taken)| *taken > 0) {
+                for (at, taken) in taken
+                    .into_iter()
+                    .enumerate()
+                    .filter(|(_, taken)| *taken > 0)
+                {
                     for i in 0..LANES {
                         if taken >> i & 1 == 1 {
                             sealed[at].0[i] = group[at].0[i];
@@ -467,7 +509,8 @@ impl Splitter {
             let mut numbers = [0; LANES];
             for (i, number) in numbers.iter_mut().enumerate().take(count) {
                 let wide = widths(first + i).contains(&WIDE);
-                *number = if wide { IS_WIDE } else { 0 } | if exact[first + i] { IS_EXACT } else { 0 };
+                *number =
+                    if wide { IS_WIDE } else { 0 } | if exact[first + i] { IS_EXACT } else { 0 };
             }
             self.encoder.vector(&[FLAG; LANES], &numbers, count);
             for (i, number) in numbers.into_iter().enumerate().take(count) {
@@ -734,34 +777,6 @@ fn changes(tiles: &Tiles, samples: &[u8], was: Option<&[u8]>) -> Vec<u32> {
     changed
 }
 
-/// How many are unchanged, how many changed, and so on; the number of such runs goes before
-/// everything.
-fn runs(encoder: &mut Encoder, out: &mut Vec<u8>, all: usize, changed: &[u32]) {
-    let mut lengths: Vec<u16> = Vec::new();
-    let mut push = |mut length: u32| {
-        // Longer ones in parts, with nothing in between.
-        while length > u32::from(u16::MAX) {
-            lengths.extend([u16::MAX, 0]);
-            length -= u32::from(u16::MAX);
-        }
-        lengths.push(length as u16);
-    };
-    let mut at = 0;
-    for run in changed.chunk_by(|a, b| a + 1 == *b) {
-        push(run[0] - at);
-        push(run.len() as u32);
-        at = run[0] + run.len() as u32;
-    }
-    push(all as u32 - at);
-    out.extend_from_slice(&(lengths.len() as u32).to_le_bytes());
-    let contexts = std::array::from_fn(|i| RUN + (i % 2) as u8);
-    for lengths in lengths.chunks(LANES) {
-        let mut numbers = [0; LANES];
-        numbers[..lengths.len()].copy_from_slice(lengths);
-        encoder.vector(&contexts, &numbers, lengths.len());
-    }
-}
-
 /// Samples outside of whole blocks: each as the difference from its left neighbour in its cell, the
 /// first of a row from the one above, the very first from the middle of the range.
 fn edges(encoder: &mut Encoder, tiles: &Tiles, samples: &[u8], cells: &[u32]) {
@@ -792,7 +807,10 @@ fn edges(encoder: &mut Encoder, tiles: &Tiles, samples: &[u8], cells: &[u32]) {
 
 fn squares(a: &[u8], b: &[u8]) -> u64 {
     let row = |(a, b): (&[u8], &[u8])| -> u64 {
-        let off = a.iter().zip(b).map(|(&a, &b)| u32::from(a.abs_diff(b)).pow(2));
+        let off = a
+            .iter()
+            .zip(b)
+            .map(|(&a, &b)| u32::from(a.abs_diff(b)).pow(2));
         off.sum::<u32>().into()
     };
     a.chunks(1 << 14).zip(b.chunks(1 << 14)).map(row).sum()

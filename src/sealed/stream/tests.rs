@@ -8,7 +8,8 @@ use crate::homomorphic::ticket;
 use crate::identity::Identity;
 use crate::luma::{Luma, Shape};
 use crate::protocol::{
-    Agreed, Contract, DEFAULT_LOSS, DEFAULT_PER_BLOCK, Signed, TicketHead, TicketSecret, encode};
+    Agreed, Contract, DEFAULT_LOSS, DEFAULT_PER_BLOCK, Signed, TicketHead, TicketSecret, encode,
+};
 use crate::watermark::{Key, Layout, Word, read};
 use sha2::{Digest, Sha256};
 use std::sync::{Arc, LazyLock};
