@@ -224,6 +224,9 @@ async fn contracts_need_everyones_signature_and_registered_keys() {
         change(&|c| c.cloud = stranger.identity().public().into()),
         change(&|c| c.step = 99),
         change(&|c| c.threshold = 64),
+        change(&|c| c.per_block = 0),
+        change(&|c| c.per_block = 6),
+        change(&|c| c.loss = 16),
         change(&|c| c.version = 2),
     ] {
         assert_eq!(refusal(owner.contract(refused).await), Code::Malformed);

@@ -127,7 +127,7 @@ impl Document for Contract {
 /// Coefficients a block that can carry a bit, if nothing else is asked for.
 pub const DEFAULT_PER_BLOCK: u32 = 1;
 /// What other coefficients may be off, if nothing else is asked for.
-pub const DEFAULT_LOSS: u8 = 4;
+pub const DEFAULT_LOSS: u8 = 5;
 
 /// Steps that contracts allow: remainders fit one byte.
 pub const STEPS: std::ops::RangeInclusive<u32> = 4..=200;

@@ -55,7 +55,8 @@ pub(super) fn unfold(number: u16) -> i16 {
 
 type Table = [u16; STRIDE];
 
-/// Frequencies of tokens: two-sided geometric and normal distributions, and half of each.
+/// Frequencies of tokens: two-sided geometric and normal distributions, and half of each; then those
+/// of numbers that are 0 or 1.
 static PRESETS: LazyLock<Vec<Table>> = LazyLock::new(presets);
 
 fn presets() -> Vec<Table> {
@@ -99,6 +100,12 @@ fn presets() -> Vec<Table> {
             // A third more each time.
             mean += mean / 3;
         }
+    }
+    // Yes or no.
+    for yes in [1, 2, 4, 8, 16, 24, 32, 40, 48, 56, 60, 62, 63] {
+        let mut weights = [0; STRIDE];
+        (weights[0], weights[1]) = (64 - yes, yes);
+        all.push(normalise(&weights));
     }
     assert!(all.len() < 255);
     all

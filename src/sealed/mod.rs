@@ -17,6 +17,18 @@
 //! marked has value x and delta 0. Candidates travel as differences from a prediction that anyone
 //! who has the rest can compute, in one of two widths ([`NARROW`], [`WIDE`]) that the rest tells.
 //!
+//! With a *loss* L ([`Splitter::with_loss`]) the rest says what its coefficients are in steps of
+//! 2L + 1 from a prediction, and what is split is no longer the picture but what rest and candidates
+//! make of it, the *sealed* picture ([`Splitter::sealed`]): the reference of later pictures, and what
+//! the owner gets back. No coefficient of it is off by more than L, also in blocks that are not sent
+//! again because nothing has changed by more. Blocks whose samples would leave 0..=255 are exact.
+//! None of this depends on marks.
+//!
+//! A rest is a byte (form, whether whole, whether all is the same) and numbers
+//! (`entropy`), in this order: which blocks are sent, unless all are; then of each plane: samples
+//! outside of whole blocks; means of blocks; which candidates are wide and which blocks exact; how far
+//! a block's coefficients reach; the coefficients, blocks that reach farthest first.
+//!
 //! Nothing here is secret by itself but the layout, the values, deltas and remainders; nothing is
 //! encrypted here, and nothing knows GStreamer.
 
