@@ -526,8 +526,8 @@ pub(super) fn quantise(group: &mut Group, by: Quantiser) {
 pub(super) fn differ(a: &Group, b: &Group, loss: i16) -> u16 {
     let mut most = [0; LANES];
     for (a, b) in a.iter().zip(b) {
-        for i in 0..LANES {
-            most[i] = most[i].max((a.0[i] - b.0[i]).abs());
+        for ((most, a), b) in most.iter_mut().zip(a.0).zip(b.0) {
+            *most = (*most).max((a - b).abs());
         }
     }
     let differ = most.iter().enumerate();

@@ -432,8 +432,8 @@ impl Splitter {
                     numbers[*at].0[i] -= like.0[i];
                 }
             }
-            for i in 0..LANES {
-                numbers[0].0[i] -= coarse[i];
+            for (number, coarse) in numbers[0].0.iter_mut().zip(coarse) {
+                *number -= coarse;
             }
             for (numbers, taken) in numbers
                 .iter_mut()
@@ -477,8 +477,8 @@ impl Splitter {
                         *samples |= sample & !255;
                     }
                 }
-                for i in 0..blocks.len() {
-                    if samples[i] == 0 {
+                for (i, &samples) in samples.iter().enumerate().take(blocks.len()) {
+                    if samples == 0 {
                         for (group, sealed) in group.iter_mut().zip(sealed) {
                             group.0[i] = sealed.0[i];
                         }

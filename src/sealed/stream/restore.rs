@@ -102,7 +102,7 @@ impl Restorer {
         let positions = positions.map(|mark| position(settings, width, mark));
         Ok(Self {
             geometry,
-            joiner: Joiner::new(geometry, &settings)?,
+            joiner: Joiner::new(geometry, settings)?,
             splitter: Splitter::new(geometry, settings, Some(&layout))?,
             positions: positions.collect::<Option<_>>().ok_or(Error::Contract)?,
             count: geometry.candidates(settings.each()),
