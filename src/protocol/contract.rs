@@ -116,7 +116,7 @@ pub struct Contract {
     #[n(13)]
     pub per_block: u32,
     /// What the other coefficients may be off the camera's: 0 to [`MOST_LOSS`]; 0: nothing.
-    #[n(14)]
+    #[n(16)]
     pub loss: u8,
 }
 
