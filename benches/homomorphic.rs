@@ -53,7 +53,7 @@ fn oblivious(c: &mut Criterion<CpuTime>) {
     let word = Word(0x0123_4567_89ab_cdef_0f1e_2d3c_4b5a_6978);
     let sent = ticket::for_labels(&tickets, word).unwrap();
     let randomiser = Randomiser::new(key, &base, randomiser_bits(key)).unwrap();
-    let (pairs, ciphertexts) = make_labels(key, &sent, &randomiser).unwrap();
+    let (pairs, ciphertexts) = make_labels(key, &sent, &randomiser, &[1; 32]).unwrap();
     let labels = Labels::open(&secret, &ciphertexts).unwrap();
 
     let geometry = Geometry::new(1920, 1080, Chroma::I420).unwrap();
@@ -100,7 +100,7 @@ fn oblivious(c: &mut Criterion<CpuTime>) {
     });
     group.sample_size(10);
     group.bench_function("owner, a segment's labels", |b| {
-        b.iter(|| make_labels(key, &sent, &randomiser).unwrap())
+        b.iter(|| make_labels(key, &sent, &randomiser, &[1; 32]).unwrap())
     });
     group.bench_function("cloud, a segment's labels", |b| {
         b.iter(|| Labels::open(&secret, &ciphertexts).unwrap())

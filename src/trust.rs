@@ -52,6 +52,16 @@ pub fn client(
     builder.build().map_err(|e| wrong(e.to_string()))
 }
 
+/// Whether a URL names this machine: no proxy leads there.
+pub fn is_loopback(url: &url::Url) -> bool {
+    match url.host() {
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
 /// Why a request was lost.
 pub struct Lost {
     /// In words.

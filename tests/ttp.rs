@@ -12,7 +12,7 @@ use gstcamvault::homomorphic::{retrieval, ticket};
 use gstcamvault::identity::Identity;
 use gstcamvault::luma::Plane;
 use gstcamvault::protocol::*;
-use gstcamvault::server::{Config, Role, Server};
+use gstcamvault::server::{Config, DEFAULT_AUDIT, Role, Server};
 use gstcamvault::watermark::{Layout, Settings, Word, embed, position};
 use serve::Program;
 use sha2::{Digest as _, Sha256};
@@ -88,6 +88,8 @@ impl World {
             name: vec![1; 40].into(),
             per_block: gstcamvault::protocol::DEFAULT_PER_BLOCK,
             loss: gstcamvault::protocol::DEFAULT_LOSS,
+            audit: DEFAULT_AUDIT,
+            pixels: 0,
         };
         let signed = sign_by(&contract, &[&owner, &cloud]);
         let agreed = owner.contract(signed).await.unwrap();

@@ -59,6 +59,8 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
         name: Vec::new().into(),
         per_block: gstcamvault::protocol::DEFAULT_PER_BLOCK,
         loss: gstcamvault::protocol::DEFAULT_LOSS,
+        audit: 1000,
+        pixels: 0,
     };
     let signed = Signed::new(&contract)
         .sign::<Contract>(&owner)
@@ -120,7 +122,7 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
 
 impl World {
     fn opener(&self) -> Opener {
-        Opener::new(self.cloud.clone(), self.secret.clone())
+        Opener::new(self.cloud.clone(), self.secret.clone(), u64::MAX)
     }
 
     fn begin(&self, opener: &mut Opener, head: &[u8]) -> bool {

@@ -2,13 +2,12 @@
 //! A gateway, the cloud that archives sealed streams, as the owner of a contract uses it. Streams
 //! are read piece by piece; no part of one may be longer than its kind allows.
 
-use super::http::{Payload, Server, Signer};
+use super::http::{Connection, SILENCE_TIMEOUT};
 use super::{Error, hex};
 use crate::identity::{AeadKey, Identity};
 use crate::protocol::{
     Agreed, Archive, Archives, Contract, GatewayContract, GatewayInfo, GatewayRetrieval,
     RETRIEVED_INFO, RetrievedFrame, RetrievedHead, Signed, StoredRemainder, decode, encode,
-    vault_base,
 };
 use crate::sealed::stream::message;
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -18,8 +17,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
-/// Bytes of an answer that is one message.
-const MAX_ANSWER_BYTES: u64 = 16 << 20;
 /// Bytes of one frame's remainders: a byte a mark, and there are fewer marks than that.
 const MAX_REMAINDER_BYTES: u32 = 32 << 20;
 /// Bytes of the head of retrieved frames.
@@ -28,21 +25,8 @@ const MAX_HEAD_BYTES: u32 = 64 << 10;
 const RETRIEVAL: Duration = Duration::from_secs(3600);
 
 /// A signed connection to a gateway. Clones share connections.
-#[derive(Clone)]
-pub struct Gateway(Arc<Inner>);
-
-struct Inner {
-    server: Server,
-    /// With more patience.
-    patient: Server,
-    signer: Signer,
-}
-
-impl std::fmt::Debug for Gateway {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Gateway({})", self.0.server.base)
-    }
-}
+#[derive(Clone, Debug)]
+pub struct Gateway(Connection);
 
 /// Whether an archive's name is one that can stand in a path: letters, digits, `-`, `_` and `.`,
 /// not at the beginning.
@@ -54,26 +38,19 @@ pub fn is_archive_name(name: &str) -> bool {
 impl Gateway {
     /// A gateway at a URL such as `http://127.0.0.1:7430`. Nothing is sent yet.
     pub fn connect(base_url: &str, identity: Arc<Identity>) -> Result<Self, Error> {
-        let base = vault_base(base_url)?;
-        Ok(Self(Arc::new(Inner {
-            server: Server::new(base.clone())?,
-            patient: Server::new(base)?.patient(RETRIEVAL),
-            signer: Signer::new(identity),
-        })))
+        let patience = [SILENCE_TIMEOUT, RETRIEVAL];
+        Connection::new(base_url, identity, patience).map(Self)
     }
 
     /// The identity that signs.
     pub fn identity(&self) -> &Arc<Identity> {
-        &self.0.signer.identity
+        self.0.identity()
     }
 
     /// Who it is, and where its third party is. Nobody vouches for the answer: compare the
     /// identity with one from elsewhere.
     pub async fn info(&self) -> Result<GatewayInfo, Error> {
-        let path = "/v1/gateway";
-        let empty = Payload::Message(Bytes::new());
-        let response = self.0.server.send(None, Method::GET, path, &empty).await?;
-        self.read(path, response).await
+        self.0.soon().get("/v1/gateway").await
     }
 
     /// Has the gateway sign a contract that its owner has signed. The same contract comes back,
@@ -81,7 +58,8 @@ impl Gateway {
     pub async fn contract(&self, contract: Signed) -> Result<Signed, Error> {
         let (path, id) = ("/v1/gateway/contracts", contract.id::<Contract>());
         let message = encode(&GatewayContract { contract });
-        let answer: GatewayContract = self.ask(Method::POST, path, message).await?;
+        let soon = self.0.soon();
+        let answer: GatewayContract = soon.ask(Method::POST, path, message).await?;
         let unread: Contract = answer.contract.unverified()?;
         let parties = [&*unread.owner.sign, &*unread.cloud.sign];
         answer.contract.verify::<Contract>(&parties)?;
@@ -95,7 +73,8 @@ impl Gateway {
     /// a path are an error.
     pub async fn archives(&self, contract: &[u8; 32]) -> Result<Vec<Archive>, Error> {
         let path = contract_path(contract);
-        let answer: Archives = self.ask(Method::GET, &path, Vec::new()).await?;
+        let soon = self.0.soon();
+        let answer: Archives = soon.ask(Method::GET, &path, Vec::new()).await?;
         let mut archives = answer.archives;
         archives.sort_by_key(|archive| archive.started_ms);
         match archives
@@ -146,11 +125,8 @@ impl Gateway {
 
     /// Has all archives of a contract forgotten; it takes no more streams.
     pub async fn forget(&self, contract: &[u8; 32]) -> Result<(), Error> {
-        let payload = Payload::Message(Bytes::new());
-        let (server, signer) = (&self.0.patient, Some(&self.0.signer));
         let path = contract_path(contract);
-        let sent = server.send(signer, Method::DELETE, &path, &payload).await;
-        sent.map(drop)
+        self.0.late().done(Method::DELETE, &path, Vec::new()).await
     }
 
     fn archive_path(&self, contract: &[u8; 32], archive: &str) -> Result<String, Error> {
@@ -162,9 +138,7 @@ impl Gateway {
     }
 
     async fn parts(&self, method: Method, path: String, message: Vec<u8>) -> Result<Parts, Error> {
-        let payload = Payload::Message(message.into());
-        let (server, signer) = (&self.0.patient, Some(&self.0.signer));
-        let response = server.send(signer, method, &path, &payload).await?;
+        let response = self.0.late().send(method, &path, message).await?;
         Ok(Parts {
             gateway: self.clone(),
             path,
@@ -173,29 +147,8 @@ impl Gateway {
         })
     }
 
-    async fn ask<T: for<'b> Decode<'b, ()>>(
-        &self,
-        method: Method,
-        path: &str,
-        message: Vec<u8>,
-    ) -> Result<T, Error> {
-        let payload = Payload::Message(message.into());
-        let (server, signer) = (&self.0.server, Some(&self.0.signer));
-        let response = server.send(signer, method, path, &payload).await?;
-        self.read(path, response).await
-    }
-
-    async fn read<T: for<'b> Decode<'b, ()>>(
-        &self,
-        path: &str,
-        response: Response,
-    ) -> Result<T, Error> {
-        let body = self.0.server.body(response, MAX_ANSWER_BYTES).await?;
-        decode(&body).map_err(|e| self.wrong(path, &e.to_string()))
-    }
-
     fn wrong(&self, path: &str, reason: &str) -> Error {
-        self.0.server.answer(path.to_owned(), reason.to_owned())
+        self.0.wrong(path, reason)
     }
 }
 
@@ -250,7 +203,7 @@ impl Parts {
                 }
                 Front::More => (),
             }
-            let server = &self.gateway.0.patient;
+            let server = self.gateway.0.late().server;
             match server.piece(&mut self.response).await? {
                 Some(piece) => self.pending.extend_from_slice(&piece),
                 None if self.pending.is_empty() => return Ok(None),

@@ -4,10 +4,11 @@
 use crate::client::Error;
 use crate::identity::Identity;
 use crate::protocol::signature::{self, Covered};
-use crate::protocol::{BLOBS_HEADER, CBOR, Code, Problem, TOKEN_HEADER, decode};
+use crate::protocol::{BLOBS_HEADER, CBOR, Code, Problem, TOKEN_HEADER, decode, vault_base};
 use crate::trust::{self, Lost, Unusable};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
+use minicbor::Decode;
 use reqwest::{Client, Method, Response};
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -18,7 +19,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest silence, unless a server is given more: no byte taken from the request, none given of the answer.
-const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of an answer that is one message.
+const MAX_ANSWER_BYTES: u64 = 64 << 20;
 /// Bytes of a refusal that are read.
 const MAX_PROBLEM_BYTES: u64 = 64 << 10;
 /// Bytes of an upload handed to the connection at once.
@@ -259,6 +262,114 @@ impl Server {
     }
 }
 
+/// A signed connection to one server that answers some requests late. Clones share it.
+#[derive(Clone)]
+pub(super) struct Connection(Arc<Connected>);
+
+struct Connected {
+    soon: Server,
+    late: Server,
+    signer: Signer,
+}
+
+/// Says where.
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.soon.base)
+    }
+}
+
+impl Connection {
+    /// To a URL such as `http://127.0.0.1:7420`; an answer may let wait for `soon`, a late one for
+    /// `late`. Nothing is sent yet.
+    pub fn new(
+        base_url: &str,
+        identity: Arc<Identity>,
+        [soon, late]: [Duration; 2],
+    ) -> Result<Self, Error> {
+        let base = vault_base(base_url)?;
+        Ok(Self(Arc::new(Connected {
+            soon: Server::new(base.clone())?.patient(soon),
+            late: Server::new(base)?.patient(late),
+            signer: Signer::new(identity),
+        })))
+    }
+
+    pub fn identity(&self) -> &Arc<Identity> {
+        &self.0.signer.identity
+    }
+
+    /// For most requests.
+    pub fn soon(&self) -> Way<'_> {
+        let (server, signer) = (&self.0.soon, &self.0.signer);
+        Way { server, signer }
+    }
+
+    /// For those that take long.
+    pub fn late(&self) -> Way<'_> {
+        let (server, signer) = (&self.0.late, &self.0.signer);
+        Way { server, signer }
+    }
+
+    /// An answer that is not of the protocol.
+    pub fn wrong(&self, path: &str, reason: &str) -> Error {
+        self.0.soon.answer(path.to_owned(), reason.to_owned())
+    }
+}
+
+/// How requests go, see [`Connection`].
+#[derive(Clone, Copy)]
+pub(super) struct Way<'a> {
+    pub server: &'a Server,
+    signer: &'a Signer,
+}
+
+impl Way<'_> {
+    /// A signed request.
+    pub async fn send(
+        self,
+        method: Method,
+        path: &str,
+        message: Vec<u8>,
+    ) -> Result<Response, Error> {
+        let payload = Payload::Message(message.into());
+        let signer = Some(self.signer);
+        self.server.send(signer, method, path, &payload).await
+    }
+
+    /// A signed request whose answer is empty.
+    pub async fn done(self, method: Method, path: &str, message: Vec<u8>) -> Result<(), Error> {
+        self.send(method, path, message).await.map(drop)
+    }
+
+    /// A signed request and its answer.
+    pub async fn ask<T: for<'b> Decode<'b, ()>>(
+        self,
+        method: Method,
+        path: &str,
+        message: Vec<u8>,
+    ) -> Result<T, Error> {
+        let response = self.send(method, path, message).await?;
+        self.read(path, &self.server.body(response, MAX_ANSWER_BYTES).await?)
+    }
+
+    /// What anyone is told, as bytes.
+    pub async fn bytes(self, path: &str) -> Result<Bytes, Error> {
+        let empty = Payload::Message(Bytes::new());
+        let response = self.server.send(None, Method::GET, path, &empty).await?;
+        self.server.body(response, MAX_ANSWER_BYTES).await
+    }
+
+    /// What anyone is told.
+    pub async fn get<T: for<'b> Decode<'b, ()>>(self, path: &str) -> Result<T, Error> {
+        self.read(path, &self.bytes(path).await?)
+    }
+
+    fn read<T: for<'b> Decode<'b, ()>>(self, path: &str, body: &[u8]) -> Result<T, Error> {
+        decode(body).map_err(|e| self.server.answer(path.to_owned(), e.to_string()))
+    }
+}
+
 pub(super) fn lost(base: &str, error: &reqwest::Error) -> Error {
     let (vault, lost) = (base.to_owned(), Lost::of(error));
     let reason = lost.reason;
@@ -269,19 +380,13 @@ pub(super) fn lost(base: &str, error: &reqwest::Error) -> Error {
 }
 
 pub(super) fn client(url: &::url::Url) -> Result<Client, Error> {
-    let loopback = match url.host() {
-        Some(::url::Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(::url::Host::Ipv6(ip)) => ip.is_loopback(),
-        Some(::url::Host::Domain(name)) => name == "localhost",
-        None => false,
-    };
     let client = trust::client(url.scheme() == "https", |builder| {
         let builder = builder
             .http1_only()
             .tcp_nodelay(true)
             .connect_timeout(CONNECT_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none());
-        match loopback {
+        match trust::is_loopback(url) {
             true => builder.no_proxy(),
             false => builder,
         }

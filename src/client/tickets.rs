@@ -2,10 +2,11 @@
 //! Tickets ahead of time: a task that keeps a few segments prepared, so that whoever marks live
 //! video never waits for the third party, and tells the third party what was sent.
 
+use super::ttp::{RETRY, patiently};
 use super::{Error, Ttp, runtime};
 use crate::identity::Identity;
 use crate::protocol::{Agreed, Features, Mode, TicketRequest};
-use crate::sealed::stream::{Agreement, Prepared};
+use crate::sealed::stream::{Agreement, Evidence, Prepared};
 use crate::store::now_ms;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,8 +14,6 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-/// First and longest wait after a failure.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// Tickets that have less time left are not begun with.
 const LEAST_LEFT_MS: u64 = 5_000;
 
@@ -38,7 +37,7 @@ pub struct Wanted {
 /// A supply of prepared segments. Dropping it stops the task.
 pub struct Tickets {
     ready: mpsc::Receiver<Result<Prepared, Error>>,
-    reports: Option<mpsc::UnboundedSender<Features>>,
+    reports: Option<mpsc::UnboundedSender<(Features, Option<Evidence>)>>,
     feature: Arc<AtomicU64>,
     failure: watch::Receiver<Option<Arc<Error>>>,
     fetching: JoinHandle<()>,
@@ -57,7 +56,7 @@ impl Tickets {
         let runtime = runtime()?;
         let fetching = Fetching {
             ttp: ttp.clone(),
-            wanted,
+            wanted: wanted.clone(),
             ready,
             feature: feature.clone(),
             failed,
@@ -68,7 +67,7 @@ impl Tickets {
             feature,
             failure,
             fetching: runtime.spawn(fetching.run()),
-            reporting: runtime.spawn(report(ttp, features)),
+            reporting: runtime.spawn(report(ttp, wanted.contract, features)),
         })
     }
 
@@ -104,11 +103,12 @@ impl Tickets {
         self.feature.store(hash, Ordering::Relaxed);
     }
 
-    /// Tells the third party what was sent under a ticket; does not wait.
-    pub fn report(&self, features: Features) {
+    /// Tells the third party what was sent under a ticket, and opens what it then asks for; does not
+    /// wait.
+    pub fn report(&self, features: Features, evidence: Option<Evidence>) {
         if let Some(reports) = &self.reports {
             // The task runs as long as this has the sender.
-            let _ = reports.send(features);
+            let _ = reports.send((features, evidence));
         }
     }
 
@@ -217,16 +217,21 @@ impl Fetching {
     }
 }
 
-/// Tells what was sent, in order, each until it has arrived or was refused.
-async fn report(ttp: Ttp, mut features: mpsc::UnboundedReceiver<Features>) {
-    while let Some(features) = features.recv().await {
-        let mut wait = RETRY.0;
-        while let Err(e) = ttp.features(&features).await {
-            if !e.is_transient() {
-                break;
-            }
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(RETRY.1);
+/// Tells what was sent, in order, each until it has arrived or was refused, and answers audits. That
+/// one has failed shows at the next ticket.
+async fn report(
+    ttp: Ttp,
+    agreed: Agreed,
+    mut reports: mpsc::UnboundedReceiver<(Features, Option<Evidence>)>,
+) {
+    while let Some((features, evidence)) = reports.recv().await {
+        let noted = patiently(|| ttp.features(&features)).await;
+        let (Ok(Some(challenge)), Some(mut evidence)) = (noted, evidence) else {
+            continue;
+        };
+        if let Ok(opening) = blocking(move || evidence.open(&challenge)).await {
+            // A refusal is final.
+            let _ = patiently(|| ttp.open(&agreed, features.ticket, &opening)).await;
         }
     }
 }

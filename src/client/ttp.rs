@@ -6,20 +6,20 @@ pub use crate::homomorphic::ticket::packing;
 pub use crate::protocol::Agreed;
 pub use crate::sealed::stream::Ticket;
 
-use super::http::{Payload, Server, Signer};
+use super::http::Connection;
 use super::{Error, hex};
 use crate::homomorphic::packed::{
     CertifiedKey, FactorProof, PedersenParameters, PublicKey, SecretKey,
 };
-use crate::identity::Identity;
+use crate::identity::{Identity, PublicId};
 use crate::protocol::{
-    CloudMasks, Contract, ContractBody, Deletion, DeletionLog, DeletionRequest, DocumentError,
-    Features, Grant, Grants, Judged, MASKS_INFO, Masks, Mode, PADS_INFO, PartyRegistration,
-    RetrievalRequest, SEED_INFO, Signed, Suspect, TICKET_INFO, TicketHead, TicketRequest, TtpInfo,
-    Verdict, decode, encode, vault_base,
+    AuditCounts, AuditDemand, CloudMasks, Contract, ContractBody, Deletion, DeletionLog,
+    DeletionRequest, DocumentError, Features, Grant, Grants, Judged, MASKS_INFO, Masks, Mode,
+    Noted, OPENING_INFO, Opening, PADS_INFO, PartyRegistration, Receipt, RetrievalRequest,
+    SEED_INFO, SealedOpening, Signed, Suspect, TICKET_INFO, TicketHead, TicketRequest, TtpInfo,
+    Verdict, decode, encode,
 };
 use crate::watermark::Key;
-use bytes::Bytes;
 use minicbor::Decode;
 use reqwest::Method;
 use sha2::{Digest as _, Sha256};
@@ -27,29 +27,32 @@ use std::sync::Arc;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
-/// Bytes of an answer, at most.
-const MAX_ANSWER_BYTES: u64 = 64 << 20;
 /// How long other requests may: the largest tickets take their time.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How long an arbitration or a retrieval may take without a sign of life.
 const ARBITRATION: Duration = Duration::from_secs(3600);
 
-/// A signed connection to a third party. Clones share connections.
-#[derive(Clone)]
-pub struct Ttp(Arc<Inner>);
+/// First and longest wait after a failure.
+pub(super) const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
-struct Inner {
-    server: Server,
-    /// With more patience.
-    arbiter: Server,
-    signer: Signer,
-}
-
-impl std::fmt::Debug for Ttp {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Ttp({})", self.0.server.base)
+/// The outcome, tried again as long as what failed may pass.
+pub(crate) async fn patiently<T, F>(work: impl Fn() -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    let mut wait = RETRY.0;
+    loop {
+        match work().await {
+            Err(e) if e.is_transient() => tokio::time::sleep(wait).await,
+            outcome => return outcome,
+        }
+        wait = (wait * 2).min(RETRY.1);
     }
 }
+
+/// A signed connection to a third party. Clones share connections.
+#[derive(Clone, Debug)]
+pub struct Ttp(Connection);
 
 /// A cloud's key with the proofs that it is a Blum modulus without small factors.
 #[derive(Clone, Debug)]
@@ -119,32 +122,24 @@ pub fn check_deletions(ttp: &[u8; 32], receipts: &[Signed]) -> Result<Vec<Deleti
 impl Ttp {
     /// A third party at a URL such as `http://127.0.0.1:7420`. Nothing is sent yet.
     pub fn connect(base_url: &str, identity: Arc<Identity>) -> Result<Self, Error> {
-        let base = vault_base(base_url)?;
-        Ok(Self(Arc::new(Inner {
-            server: Server::new(base.clone())?.patient(PATIENCE),
-            arbiter: Server::new(base)?.patient(ARBITRATION),
-            signer: Signer::new(identity),
-        })))
+        let patience = [PATIENCE, ARBITRATION];
+        Connection::new(base_url, identity, patience).map(Self)
     }
 
     /// The identity that signs.
     pub fn identity(&self) -> &Arc<Identity> {
-        &self.0.signer.identity
+        self.0.identity()
     }
 
     /// Who it is. Keep the identity that was seen first.
     pub async fn info(&self) -> Result<TtpInfo, Error> {
-        self.read("/v1/ttp").await
+        self.0.soon().get("/v1/ttp").await
     }
 
     /// Proves to this third party that a cloud's key is one that owners can trust. Takes seconds.
     pub async fn prove(&self, secret: Arc<SecretKey>) -> Result<CloudProof, Error> {
-        let path = "/v1/ttp/parameters";
-        let payload = Payload::Message(Bytes::new());
         // They are drawn when they are first asked for, which takes a while.
-        let server = &self.0.arbiter;
-        let response = server.send(None, Method::GET, path, &payload).await?;
-        let parameters = server.body(response, MAX_ANSWER_BYTES).await?;
+        let parameters = self.0.late().bytes("/v1/ttp/parameters").await?;
         let sign = self.identity().public().sign;
         blocking(move || {
             let parameters = PedersenParameters::from_bytes(&parameters)?;
@@ -176,10 +171,7 @@ impl Ttp {
     /// The SHA-256 of the bytes goes into contracts.
     pub async fn cloud_key(&self, cloud: &[u8; 32]) -> Result<(Vec<u8>, PublicKey), Error> {
         let path = format!("/v1/ttp/keys/{}", hex(cloud));
-        let server = &self.0.server;
-        let empty = Payload::Message(Bytes::new());
-        let response = server.send(None, Method::GET, &path, &empty).await?;
-        let bytes = server.body(response, MAX_ANSWER_BYTES).await?.to_vec();
+        let bytes = self.0.soon().bytes(&path).await?.to_vec();
         let cloud = *cloud;
         let checked = blocking(move || {
             let key = CertifiedKey::from_bytes(&bytes)?.verify(&cloud)?;
@@ -203,15 +195,25 @@ impl Ttp {
     /// Again is harmless.
     pub async fn contract(&self, contract: Signed) -> Result<Agreed, Error> {
         let (path, id) = ("/v1/ttp/contracts", contract.id::<Contract>());
-        let body: ContractBody = self.post(path, encode(&ContractBody { contract })).await?;
+        let audits = None;
+        let ask = encode(&ContractBody { contract, audits });
+        let body: ContractBody = self.post(path, ask).await?;
         self.agreed(path, id, body)
     }
 
     /// A contract of which this identity is owner or cloud.
     pub async fn get_contract(&self, id: &[u8; 32]) -> Result<Agreed, Error> {
         let path = format!("/v1/ttp/contracts/{}", hex(id));
-        let body = self.ask(Method::GET, &path, Vec::new()).await?;
+        let body = self.0.soon().ask(Method::GET, &path, Vec::new()).await?;
         self.agreed(&path, *id, body)
+    }
+
+    /// What audits under a contract of which this identity is owner or cloud have found.
+    pub async fn audits(&self, id: &[u8; 32]) -> Result<AuditCounts, Error> {
+        let path = format!("/v1/ttp/contracts/{}", hex(id));
+        let soon = self.0.soon();
+        let body: ContractBody = soon.ask(Method::GET, &path, Vec::new()).await?;
+        Ok(body.audits.unwrap_or_default())
     }
 
     fn agreed(&self, path: &str, id: [u8; 32], body: ContractBody) -> Result<Agreed, Error> {
@@ -261,19 +263,54 @@ impl Ttp {
         Ok(Ticket::new(agreed, key, request.mode, grant.head, &clear)?)
     }
 
-    /// Says what was seen under a ticket. The first report of a ticket stands.
-    pub async fn features(&self, features: &Features) -> Result<(), Error> {
-        self.done(Method::POST, "/v1/ttp/features", encode(features))
-            .await
+    /// Says what was seen under a ticket. The first report of a ticket stands. A [`Challenge`] is
+    /// answered by [`Ttp::open`].
+    ///
+    /// [`Challenge`]: crate::protocol::Challenge
+    pub async fn features(&self, features: &Features) -> Result<Option<Signed>, Error> {
+        let noted: Noted = self.post("/v1/ttp/features", encode(features)).await?;
+        Ok(noted.challenge)
+    }
+
+    /// Opens what is asked for in an audit: an error if it is not what it should be.
+    pub async fn open(
+        &self,
+        contract: &Agreed,
+        ticket: u64,
+        opening: &Opening,
+    ) -> Result<(), Error> {
+        let third = PublicId::from(&contract.contract.ttp);
+        let clear = Zeroizing::new(encode(opening));
+        let message = encode(&SealedOpening {
+            contract: contract.id.into(),
+            ticket,
+            sealed: third.seal(OPENING_INFO, &clear)?.into(),
+        });
+        self.done(Method::POST, "/v1/ttp/openings", message).await
+    }
+
+    /// As the cloud: what the owner signed of a segment that has been received
+    /// ([`Opener::end`](crate::sealed::stream::Opener::end)).
+    pub async fn receipt(&self, end: Signed) -> Result<(), Error> {
+        let message = encode(&Receipt { end });
+        self.done(Method::POST, "/v1/ttp/receipts", message).await
+    }
+
+    /// As the cloud: has the next ticket of a contract audited.
+    pub async fn demand_audit(&self, contract: &[u8; 32]) -> Result<(), Error> {
+        let contract = (*contract).into();
+        let message = encode(&AuditDemand { contract });
+        self.done(Method::POST, "/v1/ttp/audits", message).await
     }
 
     /// What takes the marks out of some frames.
     pub async fn retrieval(&self, request: &RetrievalRequest) -> Result<Retrieval, Error> {
         let path = "/v1/ttp/retrievals";
-        let payload = Payload::Message(encode(request).into());
-        let (server, signer) = (&self.0.arbiter, Some(&self.0.signer));
-        let response = server.send(signer, Method::POST, path, &payload).await?;
-        let answer: Masks = read(server, path, response).await?;
+        let answer: Masks = self
+            .0
+            .late()
+            .ask(Method::POST, path, encode(request))
+            .await?;
         if answer.pads.is_some() != (request.mode == Mode::Oblivious) {
             return Err(self.wrong(path, "pads where there are none, or none"));
         }
@@ -312,7 +349,7 @@ impl Ttp {
         let mut receipts = Vec::new();
         loop {
             let path = format!("/v1/ttp/deletions?from={}", receipts.len());
-            let part: DeletionLog = self.read(&path).await?;
+            let part: DeletionLog = self.0.soon().get(&path).await?;
             if part.receipts.is_empty() {
                 return check_deletions(ttp, &receipts);
             }
@@ -324,10 +361,11 @@ impl Ttp {
     /// minutes.
     pub async fn arbitrate(&self, ttp: &[u8; 32], suspect: &Suspect) -> Result<Judgement, Error> {
         let path = "/v1/ttp/arbitrations";
-        let payload = Payload::Message(encode(suspect).into());
-        let (server, signer) = (&self.0.arbiter, Some(&self.0.signer));
-        let response = server.send(signer, Method::POST, path, &payload).await?;
-        let judged: Judged = read(server, path, response).await?;
+        let judged: Judged = self
+            .0
+            .late()
+            .ask(Method::POST, path, encode(suspect))
+            .await?;
         let verdict: Verdict = judged.verdict.verify(&[ttp])?;
         let contract = judged.contract.map(Agreed::check).transpose()?;
         let named = verdict.leak.as_ref().map(|leak| *leak.contract);
@@ -342,51 +380,21 @@ impl Ttp {
         })
     }
 
-    async fn read<T: for<'b> Decode<'b, ()>>(&self, path: &str) -> Result<T, Error> {
-        let server = &self.0.server;
-        let empty = Payload::Message(Bytes::new());
-        let response = server.send(None, Method::GET, path, &empty).await?;
-        read(server, path, response).await
-    }
-
     async fn post<T: for<'b> Decode<'b, ()>>(
         &self,
         path: &str,
         message: Vec<u8>,
     ) -> Result<T, Error> {
-        self.ask(Method::POST, path, message).await
-    }
-
-    async fn ask<T: for<'b> Decode<'b, ()>>(
-        &self,
-        method: Method,
-        path: &str,
-        message: Vec<u8>,
-    ) -> Result<T, Error> {
-        let payload = Payload::Message(message.into());
-        let (server, signer) = (&self.0.server, Some(&self.0.signer));
-        let response = server.send(signer, method, path, &payload).await?;
-        read(server, path, response).await
+        self.0.soon().ask(Method::POST, path, message).await
     }
 
     async fn done(&self, method: Method, path: &str, message: Vec<u8>) -> Result<(), Error> {
-        let payload = Payload::Message(message.into());
-        let (server, signer) = (&self.0.server, Some(&self.0.signer));
-        server.send(signer, method, path, &payload).await.map(drop)
+        self.0.soon().done(method, path, message).await
     }
 
     fn wrong(&self, path: &str, reason: &str) -> Error {
-        self.0.server.answer(path.to_owned(), reason.to_owned())
+        self.0.wrong(path, reason)
     }
-}
-
-async fn read<T: for<'b> Decode<'b, ()>>(
-    server: &Server,
-    path: &str,
-    response: reqwest::Response,
-) -> Result<T, Error> {
-    let body = server.body(response, MAX_ANSWER_BYTES).await?;
-    decode(&body).map_err(|e| server.answer(path.to_owned(), e.to_string()))
 }
 
 async fn blocking<T: Send + 'static>(

@@ -357,7 +357,13 @@ impl Uploader {
                     // Registered again with the wrong ones refused.
                     None => (),
                 },
-                Outcome::NoBlob => work.step = Step::Ask,
+                Outcome::NoBlob => {
+                    // A copy that was deleted meanwhile does not come back under its name soon.
+                    if matches!(work.step, Step::Add(..)) {
+                        work.job.clear()?;
+                    }
+                    work.step = Step::Ask;
+                }
                 Outcome::SecondVariant => return Err(Error::NoGoodCopy),
             }
             work.tries += 1;

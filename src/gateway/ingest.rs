@@ -2,6 +2,9 @@
 //! Sealed streams from the network into the vault: a pipeline for each connection.
 
 use super::{Inner, STREAMS, lock, new_name};
+use crate::client::runtime;
+use crate::client::ttp::patiently;
+use crate::protocol::{Signed, decode};
 use crate::store::{unhex, write_whole};
 use gst::prelude::*;
 use std::net::{TcpListener, TcpStream};
@@ -92,6 +95,8 @@ fn archive(inner: &Arc<Inner>, stream: &TcpStream) -> Result<(), String> {
     open.set_property("key-file", inner.path("gateway.paillier"));
     open.set_property("identity", inner.path("gateway.identity"));
     open.set_property("contracts", inner.path("contracts"));
+    open.set_property("tickets", inner.path("tickets"));
+    open.set_property("max-pixels", inner.settings.max_pixels);
     let out = element("out")?;
     let uri = inner.recording(&name).map_err(|e| text(&e))?;
     out.set_property("uri", uri.to_string());
@@ -136,10 +141,13 @@ fn run(inner: &Inner, pipeline: &Running, live: &Live<'_>) -> Result<(), String>
             }
             gst::MessageView::Warning(w) => eprintln!("camvault: gateway: {}", w.error()),
             gst::MessageView::Element(e) => {
-                if let Some(structure) = e.structure()
-                    && structure.name() == "camvault-ticket"
-                {
-                    note(inner, &live.name, structure)?;
+                let Some(structure) = e.structure() else {
+                    continue;
+                };
+                match structure.name().as_str() {
+                    "camvault-ticket" => note(inner, &live.name, structure)?,
+                    "camvault-segment" => tell(inner, structure)?,
+                    _ => (),
                 }
             }
             _ => (),
@@ -164,4 +172,19 @@ fn note(inner: &Inner, name: &str, structure: &gst::StructureRef) -> Result<(), 
         write_whole(file, format!("{started}\n").as_bytes())
     };
     write(&file).map_err(|e| format!("{}: {e}", file.display()))
+}
+
+/// Tells the third party what the owner has signed of a segment, without waiting. An owner that told
+/// it something else is found out there.
+fn tell(inner: &Inner, structure: &gst::StructureRef) -> Result<(), String> {
+    let end = structure.get::<gst::glib::Bytes>("end");
+    let end: Signed = decode(&end.map_err(|e| e.to_string())?).map_err(|e| e.to_string())?;
+    let ttp = inner.ttp.clone();
+    let runtime = runtime().map_err(|e| e.to_string())?;
+    runtime.spawn(async move {
+        if let Err(e) = patiently(|| ttp.receipt(end.clone())).await {
+            eprintln!("camvault: gateway: {e}");
+        }
+    });
+    Ok(())
 }

@@ -4,12 +4,13 @@
 //!
 //! Below its data directory: `gateway.identity` and `gateway.paillier`, its keys;
 //! `contracts/ID.contract`, what it has signed; `archives/ID/NAME`, a file for each archived stream
-//! with the time it began.
+//! with the time it began; `tickets/ID`, which tickets were used.
 
 mod ingest;
 mod playback;
 
 use crate::client::{self, Ttp, Vault};
+use crate::elements::dmqimopen::DEFAULT_MAX_PIXELS;
 use crate::homomorphic;
 use crate::homomorphic::packed::{
     DEFAULT_MODULUS_BITS, SecretKey, read_secret_key, write_secret_key,
@@ -53,10 +54,12 @@ pub struct Settings {
     pub encoder: Encoder,
     /// Bits of its Paillier key, when one is made.
     pub modulus_bits: u32,
+    /// Pixels of a frame, at most.
+    pub max_pixels: u64,
 }
 
 impl Settings {
-    /// With the defaults: encodes by x264, 3072 bits.
+    /// With the defaults: encodes by x264, 3072 bits, frames of up to 8192 × 4320 pixels.
     pub fn new(data: impl Into<PathBuf>, listen: SocketAddr, ttp: &str, vault: &str) -> Self {
         Self {
             data: data.into(),
@@ -67,6 +70,7 @@ impl Settings {
             vault_token: None,
             encoder: Encoder::X264,
             modulus_bits: DEFAULT_MODULUS_BITS,
+            max_pixels: DEFAULT_MAX_PIXELS,
         }
     }
 }
@@ -199,7 +203,7 @@ impl Inner {
             let path = path.to_owned();
             move |e| Error::File(path, e)
         };
-        for dir in ["contracts", "archives"] {
+        for dir in ["contracts", "archives", "tickets"] {
             let dir = settings.data.join(dir);
             std::fs::create_dir_all(&dir).map_err(at(&dir))?;
         }
@@ -311,6 +315,13 @@ impl Inner {
                 "the contract is not between this caller and this gateway, or its settings make no sense".into(),
             ));
         }
+        let most = self.settings.max_pixels;
+        if !(1..=most).contains(&contract.pixels) {
+            return Err(refused(format!(
+                "the contract is for frames of up to {} pixels, and this gateway takes {most}: ask it and name as many",
+                contract.pixels
+            )));
+        }
         let both = signed.clone().sign::<Contract>(&self.identity);
         let path = self.contract_file(&signed.id::<Contract>());
         if forgotten(&path).exists() {
@@ -375,6 +386,7 @@ impl Gateway for Cloud {
             identity: self.0.identity.public().into(),
             ttp: self.0.settings.ttp.clone(),
             port: self.0.port,
+            pixels: self.0.settings.max_pixels,
         }
     }
 

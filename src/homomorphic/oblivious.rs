@@ -16,11 +16,13 @@
 
 use super::packed::TICKET_EXPONENT_BITS;
 use super::packed::{Ciphertext, PublicKey, Randomiser, SecretKey, invert_all, rerandomise_bits};
+use super::random::Random;
 use super::ticket::{LABEL_BITS, labels_per_ciphertext};
 use super::{Error, Plaintext};
 use crate::watermark::BITS;
 use aes::Aes128;
-use ctr::cipher::{KeyIvInit as _, StreamCipher as _};
+use ctr::cipher::{KeyIvInit as _, StreamCipher as _, StreamCipherSeek as _};
+use rand_core::TryRng as _;
 use zeroize::Zeroizing;
 
 type Stream = ctr::Ctr128BE<Aes128>;
@@ -34,12 +36,25 @@ impl Label {
         (self.0 & 1) as usize
     }
 
-    /// The first bytes of a frame's key stream, into zeros.
-    fn stream(self, frame: u64, zeros: &mut [u8]) {
+    fn cipher(self, frame: u64) -> Stream {
         let key = Zeroizing::new(self.0.to_be_bytes());
         let mut iv = [0; 16];
         iv[..8].copy_from_slice(&frame.to_be_bytes());
-        Stream::new((&*key).into(), (&iv).into()).apply_keystream(zeros);
+        Stream::new((&*key).into(), (&iv).into())
+    }
+
+    /// The first bytes of a frame's key stream, into zeros.
+    fn stream(self, frame: u64, zeros: &mut [u8]) {
+        self.cipher(frame).apply_keystream(zeros);
+    }
+
+    /// `width` bits, at most 16, of a frame's key stream, from bit number `at` on.
+    fn bits(self, frame: u64, at: u32, width: u8) -> u32 {
+        let mut cipher = self.cipher(frame);
+        let mut bytes = [0; 4];
+        cipher.seek(at / 8);
+        cipher.apply_keystream(&mut bytes);
+        clip(u32::from_le_bytes(bytes) >> (at % 8), width)
     }
 }
 
@@ -58,11 +73,13 @@ pub fn randomiser_bits(key: &PublicKey) -> u32 {
 }
 
 /// Draws labels for a segment and turns a ticket ([`super::ticket::for_labels`]) into what the
-/// cloud opens. `randomiser` must have exponents of [`randomiser_bits`].
+/// cloud opens. `randomiser` must have exponents of [`randomiser_bits`]. All that is drawn comes from
+/// `seed`, a fresh one for each segment: who is shown it can make the same again.
 pub fn make_labels(
     key: &PublicKey,
     ticket: &[Ciphertext],
     randomiser: &Randomiser,
+    seed: &[u8; 32],
 ) -> Result<(LabelPairs, Vec<Ciphertext>), Error> {
     if ticket.len() != BITS || randomiser.exponent_bits() < randomiser_bits(key) {
         return Err(Error::SignCount {
@@ -70,8 +87,9 @@ pub fn make_labels(
             expected: BITS,
         });
     }
+    let mut generator = Random::from_seed(seed);
     let mut random = Zeroizing::new([0u8; BITS * 32]);
-    getrandom::fill(&mut *random).map_err(|_| Error::Random)?;
+    let Ok(()) = generator.try_fill_bytes(&mut *random);
     let pair = |bytes: &[u8]| {
         let mut halves = [0u128; 2];
         for (half, bytes) in halves.iter_mut().zip(bytes.chunks_exact(16)) {
@@ -103,7 +121,7 @@ pub fn make_labels(
         let less = invert_all(key, &[excess])?;
         let labels = key.add(&powers, &less[0])?;
         let labels = key.add_plain(&labels, &pack(pairs.iter().map(|[zero, _]| *zero)))?;
-        out.push(key.add(&labels, &randomiser.draw()?)?);
+        out.push(key.add(&labels, &randomiser.draw_from(&mut generator))?);
     }
     Ok((LabelPairs(pairs), out))
 }
@@ -227,6 +245,36 @@ impl LabelPairs {
             out.put(first | second << width, 2 * u32::from(width));
         }
         out.end()
+    }
+}
+
+/// One masked candidate, as [`LabelPairs::mask`] has it.
+#[derive(Clone, Copy, Debug)]
+pub struct Masked {
+    /// The bit that it would carry, below 128.
+    pub bit: u8,
+    /// Bits of its value, from 1 to 16.
+    pub width: u8,
+    /// Bits of its label's key stream that the frame's candidates before it have taken.
+    pub taken: u32,
+    /// Both, the one for select 0 in the lower bits.
+    pub both: u32,
+}
+
+impl LabelPairs {
+    /// Takes the masks off a candidate: its values for a 0 and for a 1. `None` if its bit or width
+    /// is none.
+    pub fn unmask(&self, frame: u64, masked: &Masked) -> Option<[i16; 2]> {
+        let pair = self.0.get(usize::from(masked.bit))?;
+        if !(1..=16).contains(&masked.width) {
+            return None;
+        }
+        Some(pair.map(|label| {
+            let label = Label(label);
+            let mask = label.bits(frame, masked.taken, masked.width);
+            let own = masked.both >> (label.select() as u32 * u32::from(masked.width));
+            extend(own ^ mask, masked.width)
+        }))
     }
 }
 
@@ -418,12 +466,18 @@ mod tests {
         (secret, Encryptor::new(tickets), owner)
     }
 
+    fn fresh() -> [u8; 32] {
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).unwrap();
+        seed
+    }
+
     #[test]
     fn the_cloud_gets_the_label_of_each_bit_and_its_candidates_and_no_other() {
         let (secret, ttp, owner) = keys();
         for word in [0, u128::MAX, 0x0123_4567_89ab_cdef_0f1e_2d3c_4b5a_6978].map(Word) {
             let ticket = ticket::for_labels(&ttp, word).unwrap();
-            let (pairs, sent) = make_labels(secret.public(), &ticket, &owner).unwrap();
+            let (pairs, sent) = make_labels(secret.public(), &ticket, &owner, &fresh()).unwrap();
             assert_eq!(sent.len(), label_ciphertexts(2048));
             let labels = Labels::open(&secret, &sent).unwrap();
             for bit in 0..BITS {
@@ -441,6 +495,20 @@ mod tests {
             for i in 0..count {
                 let bit = word.bit(usize::from(bits[i]));
                 assert_eq!(read[i], values[i] + deltas[i] * i16::from(bit), "{i}");
+            }
+            let mut input = BitReader::new(&masked);
+            let mut taken = [0; BITS];
+            for i in 0..count {
+                let bit = usize::from(bits[i]);
+                let one = Masked {
+                    bit: bits[i],
+                    width: widths[i],
+                    taken: taken[bit],
+                    both: input.take(2 * u32::from(widths[i])),
+                };
+                taken[bit] += u32::from(widths[i]);
+                let both = [values[i], values[i] + deltas[i]];
+                assert_eq!(pairs.unmask(5, &one), Some(both), "{i}");
             }
             assert_ne!(labels.unmask(6, &bits, &widths, &masked).unwrap(), read);
             assert!(labels.unmask(5, &bits, &widths, &masked[1..]).is_none());
@@ -467,7 +535,7 @@ mod tests {
         // Bytes of what is not opened, of unmarked and marked ones.
         let mut hidden = [[0.0; 256]; 2];
         for segment in 0..6 {
-            let (pairs, sent) = make_labels(secret.public(), &ticket, &owner).unwrap();
+            let (pairs, sent) = make_labels(secret.public(), &ticket, &owner, &fresh()).unwrap();
             let labels = Labels::open(&secret, &sent).unwrap();
             for (bit, label) in labels.0.iter().enumerate() {
                 selects[usize::from(word.bit(bit))][Label(*label).select()] += 1.0;
@@ -534,7 +602,7 @@ mod tests {
         for (which, word) in [Word(0), Word(u128::MAX)].into_iter().enumerate() {
             for _ in 0..4 {
                 let ticket = ticket::for_labels(&ttp, word).unwrap();
-                let (_, labels) = make_labels(key, &ticket, &owner).unwrap();
+                let (_, labels) = make_labels(key, &ticket, &owner, &fresh()).unwrap();
                 for ciphertext in ticket.iter().chain(&labels) {
                     let bytes = key.to_bytes(ciphertext);
                     low[which][usize::from(bytes[bytes.len() - 1] & 15)] += 1.0;

@@ -17,10 +17,12 @@ impl Random {
     pub(super) fn new() -> Result<Self, Error> {
         let mut key = Zeroizing::new([0u8; 32]);
         getrandom::fill(&mut *key).map_err(|_| Error::Random)?;
-        Ok(Self(ctr::Ctr128BE::<Aes256>::new(
-            (&*key).into(),
-            &[0; 16].into(),
-        )))
+        Ok(Self::from_seed(&key))
+    }
+
+    /// The numbers of a seed, which is used for nothing else.
+    pub(super) fn from_seed(seed: &[u8; 32]) -> Self {
+        Self(ctr::Ctr128BE::<Aes256>::new(seed.into(), &[0; 16].into()))
     }
 
     /// Uniform below 2^`bits`; the precision is `bits` rounded up to whole words.

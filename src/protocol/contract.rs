@@ -2,7 +2,9 @@
 //! What owner, cloud and third party sign: contracts, tickets, deletions, verdicts ([RTBF]
 //! sections 4 to 8). All are [`Document`]s.
 
-use super::{B32, Document, DocumentError, Signed};
+use super::{
+    AUDIT_ALL, AuditCounts, Audited, B32, Document, DocumentError, MAX_AUDITED_MS, Signed,
+};
 use crate::identity::PublicId;
 use crate::sealed::{Chroma, MOST_LOSS};
 use crate::watermark::{Class, Dither, Placement, Settings};
@@ -115,6 +117,14 @@ pub struct Contract {
     /// ([`Settings::per_block`]).
     #[n(13)]
     pub per_block: u32,
+    /// Tickets of a thousand that the third party audits: the owner opens a part of what it sent.
+    #[n(14)]
+    #[cbor(default)]
+    pub audit: u32,
+    /// Pixels of a frame that the cloud takes, at most; 0: it has not said.
+    #[n(15)]
+    #[cbor(default)]
+    pub pixels: u64,
     /// What the other coefficients may be off the camera's: 0 to [`MOST_LOSS`]; 0: nothing.
     #[n(16)]
     pub loss: u8,
@@ -133,6 +143,17 @@ pub const DEFAULT_LOSS: u8 = 5;
 pub const STEPS: std::ops::RangeInclusive<u32> = 4..=200;
 
 impl Contract {
+    /// Whether owner and cloud build what audits are about: pieces that can be opened one by one.
+    pub fn is_audited(&self, mode: Mode) -> bool {
+        // Packed, nothing says which randomisers were drawn.
+        self.audit > 0 && mode == Mode::Oblivious
+    }
+
+    /// Whether the cloud takes frames of this size.
+    pub fn takes(&self, width: u32, height: u32) -> bool {
+        self.pixels == 0 || u64::from(width) * u64::from(height) <= self.pixels
+    }
+
     /// How marks are laid out, if the contract's numbers make sense. Every ticket has a layout of
     /// its own, number 0 under the ticket's seed.
     pub fn settings(&self) -> Option<Settings> {
@@ -152,6 +173,8 @@ impl Contract {
             && self.loss <= MOST_LOSS
             && (1_000..=3_600_000).contains(&self.ticket_ms)
             && self.name.len() <= 1024
+            && self.audit <= AUDIT_ALL
+            && (self.audit == 0 || self.ticket_ms <= MAX_AUDITED_MS)
             // The mean of a block is not for marks: what else is predicted comes from it.
             && settings.classes.iter().all(|class| class.index() != 0);
         (fits && settings.check().is_ok()).then_some(settings)
@@ -336,6 +359,18 @@ pub struct Leak {
     /// can have made these frames.
     #[n(9)]
     pub retrieved_ms: Option<u64>,
+    /// What became of the audit of this ticket, if there was one.
+    #[n(10)]
+    pub audited: Option<Audited>,
+    /// The contract's audits.
+    #[n(11)]
+    #[cbor(default)]
+    pub audits: AuditCounts,
+    /// Whether the cloud has brought what the owner signed at the end of this ticket's segment, and
+    /// it is what the owner reported: what an audit opened is then what the cloud received.
+    #[n(12)]
+    #[cbor(default)]
+    pub received: bool,
 }
 
 /// A stream of sealed frames, up to the next ticket; signed by the owner.

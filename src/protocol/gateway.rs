@@ -22,6 +22,10 @@ pub struct GatewayInfo {
     /// TCP port that takes sealed streams.
     #[n(2)]
     pub port: u16,
+    /// Pixels of a frame that it takes, at most; goes into contracts.
+    #[n(3)]
+    #[cbor(default)]
+    pub pixels: u64,
 }
 
 /// `POST /v1/gateway/contracts`: a [`super::Contract`] with the owner's signature; answered with

@@ -2,6 +2,7 @@
 //! What client and server say to each other: message bodies (CBOR maps with integer keys, RFC
 //! 8949) and request signatures. `docs/protocol.md` is the same for other implementations.
 
+mod audit;
 mod blobs;
 mod contract;
 mod document;
@@ -11,6 +12,7 @@ mod ttp;
 mod url;
 
 pub use self::url::{DEFAULT_PORT, Moment, RecordingUrl, UrlError, Window, vault_base};
+pub use audit::*;
 pub use blobs::{BlobList, read_blob_frame, write_blob_frame};
 pub use contract::*;
 pub use document::{Document, DocumentError, Signed};
@@ -625,4 +627,7 @@ pub enum Code {
     /// 410: the contract was deleted.
     #[n(14)]
     Gone,
+    /// 403: an audit of the contract has failed, or too many were not answered.
+    #[n(15)]
+    Audit,
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Requests to the third party. All but [`TtpInfo`] and keys are signed by their sender.
 
-use super::{B32, Mode, Party, Signed};
+use super::{AuditCounts, B32, Mode, Party, Signed};
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 use sha2::{Digest, Sha256};
@@ -16,6 +16,10 @@ pub struct TtpInfo {
     /// Whether registration needs a token.
     #[n(1)]
     pub token_needed: bool,
+    /// Tickets of a thousand that it audits: contracts name as many.
+    #[n(2)]
+    #[cbor(default)]
+    pub audit: u32,
 }
 
 /// `PUT /v1/ttp/party`: registers the signer. Again with another key is an error: contracts name
@@ -49,6 +53,9 @@ pub struct ContractBody {
     /// A [`super::Contract`].
     #[n(0)]
     pub contract: Signed,
+    /// What audits have found, in answers.
+    #[n(1)]
+    pub audits: Option<AuditCounts>,
 }
 
 /// `POST /v1/ttp/tickets`, by the owner. Answer: [`Grants`].
@@ -100,6 +107,7 @@ pub struct Grant {
 }
 
 /// `POST /v1/ttp/features`, by the owner, when a ticket has been used: what was seen under it.
+/// Answer: [`Noted`](super::Noted).
 #[derive(Clone, Debug, Encode, Decode)]
 #[cbor(map)]
 pub struct Features {
@@ -119,7 +127,7 @@ pub struct Features {
     /// Frames sent.
     #[n(4)]
     pub frames: u64,
-    /// What the owner commits to: SHA-256 over the SHA-256 of each sealed frame, in order.
+    /// What the owner commits to: [`Promised::digest`](super::Promised::digest).
     #[n(5)]
     pub commitment: B32,
 }

@@ -20,6 +20,8 @@ pub struct Sent {
     pub positions: Vec<u32>,
     /// Bits of each value: [`NARROW`](super::NARROW) or [`WIDE`](super::WIDE).
     pub widths: Vec<u8>,
+    /// What values are less than coefficients by.
+    pub predictions: Vec<i16>,
 }
 
 /// What the picture that is shown is made of.
@@ -220,6 +222,10 @@ impl Joiner {
         }
         let sorted = model::farthest_first(extents, blocks);
         let means = &self.means[plane];
+        let each = self.settings.each();
+        if luma {
+            sent.predictions = vec![0; blocks.len() * each];
+        }
         let (order, first) = match luma {
             true => (&self.order[0], LUMA),
             false => (&self.order[1], CHROMA),
@@ -265,6 +271,13 @@ impl Joiner {
                 }
             }
             if luma {
+                for (lane, (&i, &block)) in sorted.iter().zip(these).enumerate() {
+                    let predictions = &mut sent.predictions[i as usize * each..];
+                    let carriers = model::carriers(&self.settings, tiles, block);
+                    for (class, prediction) in carriers.zip(predictions) {
+                        *prediction = group[class.index()].0[lane];
+                    }
+                }
                 self.groups.push(group);
             } else {
                 simd::inverse(&mut group);
@@ -345,6 +358,14 @@ impl Joiner {
         }
         self.state = State::Joined;
         Ok(&self.picture)
+    }
+
+    /// Goes on without the candidates of the rest that was read: for who wants to know what was sent
+    /// and no picture.
+    pub fn pass(&mut self) {
+        if self.state == State::Read {
+            self.state = State::Joined;
+        }
     }
 
     /// The picture that was joined last, if what was read since did not spoil it.

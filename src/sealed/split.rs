@@ -12,8 +12,8 @@ use super::{Error, Geometry, MOST_LOSS, NARROW, Picture, WIDE, simd};
 use crate::watermark::{BLOCK, Layout, Settings};
 use zeroize::Zeroize;
 
-/// What a picture was split into. Entries of `positions`, `widths`, `values` and `deltas` belong
-/// together: one a candidate that is sent, in ascending order of positions.
+/// What a picture was split into. Entries of `positions`, `widths`, `predictions`, `values` and
+/// `deltas` belong together: one a candidate that is sent, in ascending order of positions.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Split {
     /// Everything but the candidates, for [`Joiner::read`](super::Joiner::read).
@@ -24,6 +24,8 @@ pub struct Split {
     /// Bits of the value, [`NARROW`](super::NARROW) or [`WIDE`](super::WIDE), the sign among them:
     /// value and value + delta are within −2^(bits−1)..2^(bits−1).
     pub widths: Vec<u8>,
+    /// What values are less than coefficients by: predictions that depend on the rest alone.
+    pub predictions: Vec<i16>,
     /// q_0(x) of marked candidates, x of others; less a prediction that depends on the rest alone.
     pub values: Vec<i16>,
     /// q_1(x) − q_0(x) of marked candidates: half a step or minus half a step; 0 for others.
@@ -207,7 +209,7 @@ impl Splitter {
                     block: (y * tiles.columns + x) as u32,
                     number,
                     class: mark.class.index(),
-                    dither: (i32::from(mark.dither) + 8) / 16 % self.step,
+                    dither: mark.whole_dither(self.step),
                     index,
                 });
             }
@@ -583,6 +585,7 @@ impl Splitter {
         let total = blocks.len() * each;
         split.positions.reserve_exact(total);
         split.widths.reserve_exact(total);
+        split.predictions.reserve_exact(total);
         split.values.reserve_exact(total);
         for (blocks, group) in blocks.chunks(LANES).zip(&self.groups) {
             let like = model::smooth(&self.means[0], tiles, blocks);
@@ -592,6 +595,7 @@ impl Splitter {
                     let like = like.map_or(0, |(_, like)| like.0[lane]);
                     let value = group[class.index()].0[lane].wrapping_sub(like);
                     split.positions.push(block * each as u32 + number as u32);
+                    split.predictions.push(like);
                     split.values.push(value);
                     split.widths.push(width(value.into()));
                 }

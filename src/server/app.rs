@@ -15,7 +15,7 @@ use super::{gateway, internal, metadata, ops, recordings, storage};
 use crate::ownership::{Leaf, Tree};
 use crate::protocol::{self, Code, signature::content_digest};
 use crate::store::{
-    Blobs, Directory, Embedded, Error as StoreError, Hash, Metadata, Remote, Room, Upkeep, now_ms,
+    Blobs, Embedded, Error as StoreError, Hash, Metadata, Remote, Room, Upkeep, now_ms,
 };
 use axum::Router;
 use axum::body::Body;
@@ -98,13 +98,15 @@ pub struct Caller {
 }
 
 impl App {
-    /// Opens the stores. Returns for how long to wait before the first request is taken.
+    /// Opens the other stores. Returns for how long to wait before the first request is taken.
     pub fn open(
         config: Config,
+        blobs: Option<Arc<dyn Blobs>>,
         open_enrolment: bool,
     ) -> Result<(Arc<Self>, Duration), super::Error> {
-        let fresh_data = !config.data.join("secrets").exists();
-        let dir = secrets::prepare(&config.data)?;
+        let dir = config.secrets_dir();
+        let fresh_data = !dir.exists();
+        secrets::prepare(&dir)?;
         let make = |name: &str| secrets::read_or_make(&dir.join(name));
         let link: Secret = match &config.link_secret {
             Some(path) => secrets::read_or_make(path)?,
@@ -113,10 +115,6 @@ impl App {
         let link = Link::new(&link);
         let admin_token = secrets::as_token(&make("admin.token")?);
         let room = Room::new(&config.data, config.reserve);
-        let directory = match config.has(Role::Storage) {
-            true => Some(Directory::open(&config.data, room.clone())?),
-            false => None,
-        };
         let ttp = match config.has(Role::Ttp) {
             true => {
                 let room = room.clone();
@@ -130,8 +128,8 @@ impl App {
                 let tree = Tree::new(*make("master")?);
                 let token = make("enroll.token")?;
                 let store = Embedded::open(&config.data.join("metadata"), tree.clone(), room)?;
-                let upkeep: Arc<dyn Upkeep> = match (&directory, &config.storage_url) {
-                    (Some(directory), None) => Arc::new(directory.clone()),
+                let upkeep: Arc<dyn Upkeep> = match (&blobs, &config.storage_url) {
+                    (Some(blobs), None) => blobs.clone(),
                     (_, Some(url)) => Arc::new(remote(url, &config, &dir)?),
                     (None, None) => return Err(super::Error::NoStorage),
                 };
@@ -146,8 +144,8 @@ impl App {
                 })
             }
         };
-        let storage = directory.map(|directory| StorageRole {
-            store: Arc::new(directory),
+        let storage = blobs.map(|store| StorageRole {
+            store,
             counts: PutCounts::default(),
         });
         let (freshness, wait) = match fresh_data {
@@ -228,6 +226,9 @@ impl App {
                 .route("/v1/ttp/contracts/{id}", get(ttp::one))
                 .route("/v1/ttp/tickets", post(ttp::issue))
                 .route("/v1/ttp/features", post(ttp::features))
+                .route("/v1/ttp/openings", post(ttp::open))
+                .route("/v1/ttp/receipts", post(ttp::receive))
+                .route("/v1/ttp/audits", post(ttp::demand))
                 .route("/v1/ttp/retrievals", post(ttp::retrieve))
                 .route("/v1/ttp/arbitrations", post(ttp::arbitrate))
                 .route("/v1/ttp/deletions", get(ttp::deletions).post(ttp::delete));

@@ -4,6 +4,7 @@
 use super::Gateway;
 use super::body::Pace;
 use crate::protocol::{DEFAULT_PORT, Limits};
+use crate::store::BlobPlace;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -39,11 +40,19 @@ impl FromStr for Role {
     }
 }
 
+/// Tickets of a thousand that are audited by default.
+pub const DEFAULT_AUDIT: u32 = 50;
+
 /// How a server is set up. [`Config::new`] has the defaults.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where everything is kept; made if it is not there.
+    /// Where everything is kept that has no place of its own; made if it is not there.
     pub data: PathBuf,
+    /// Where the secrets are; `None`: `secrets` in the data directory. Servers that share a role
+    /// need the same.
+    pub secrets: Option<PathBuf>,
+    /// Where the storage role keeps blobs; `None`: in the data directory.
+    pub blobs: Option<BlobPlace>,
     /// Address to listen on; port 0 takes a free one.
     pub listen: SocketAddr,
     /// What this process does.
@@ -77,6 +86,9 @@ pub struct Config {
     pub limits: Limits,
     /// How long an arbitration may search for originals in frames that were cut or turned.
     pub search_time: Duration,
+    /// Tickets of a thousand whose owner has to open a part of what it sent, drawn at random. New
+    /// contracts name as many; with 0 there are no audits, whatever contracts name.
+    pub audit: u32,
     /// How slow a request's body may be.
     pub pace: Pace,
     /// How long a request's headers may take, and how long a connection may idle.
@@ -90,6 +102,8 @@ impl Config {
     pub fn new(data: impl Into<PathBuf>) -> Self {
         Self {
             data: data.into(),
+            secrets: None,
+            blobs: None,
             listen: (Ipv4Addr::LOCALHOST, DEFAULT_PORT).into(),
             roles: vec![Role::Metadata, Role::Storage, Role::Ttp],
             storage_url: None,
@@ -106,10 +120,23 @@ impl Config {
             memory: 512 << 20,
             limits: Limits::default(),
             search_time: Duration::from_secs(600),
+            audit: DEFAULT_AUDIT,
             pace: Pace::default(),
             header_timeout: Duration::from_secs(30),
             drain: Duration::from_secs(30),
         }
+    }
+
+    /// The directory of secrets.
+    pub fn secrets_dir(&self) -> PathBuf {
+        let default = || self.data.join("secrets");
+        self.secrets.clone().unwrap_or_else(default)
+    }
+
+    /// Where the storage role keeps blobs.
+    pub fn blob_place(&self) -> BlobPlace {
+        let default = || BlobPlace::Directory(self.data.clone());
+        self.blobs.clone().unwrap_or_else(default)
     }
 
     /// Whether this process has a role.

@@ -51,12 +51,13 @@ mod tests {
         config.listen = ([127, 0, 0, 1], 0).into();
         config.roles = vec![Role::Storage];
         config.reserve = 0;
+        let secret = config.secrets_dir().join("link");
         let server = Server::start(config).await.unwrap();
         let directory = Directory::open(dir.path(), Room::new(dir.path(), 0)).unwrap();
         let contents: Vec<_> = (0..20u8).map(|i| vec![i; 1000]).collect();
         let blobs = contents.iter().map(|c| blob(c)).collect();
         directory.put(blobs).await.unwrap();
-        let secret = secrets::read(&secrets::directory(dir.path()).join("link")).unwrap();
+        let secret = secrets::read(&secret).unwrap();
         let remote = |secret: &[u8; 32], ahead: u64| {
             let link = tokens::Link::new(secret);
             let seal = move |body: &[u8], created: u64| {

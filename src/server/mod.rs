@@ -24,17 +24,16 @@ mod ttp;
 mod upkeep;
 
 pub use body::Pace;
-pub use config::{Config, Role};
+pub use config::{Config, DEFAULT_AUDIT, Role};
 pub use gateway::{Gateway, GatewayError, Messages};
 pub use ops::ORPHAN_AGE;
 
 use crate::ownership::Tree;
 use crate::protocol::ScrubReport;
-use crate::store::{self, Directory, Embedded, Room};
+use crate::store::{self, Embedded, Room};
 use app::App;
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -97,7 +96,12 @@ impl Server {
         let open_enrolment = address.ip().to_canonical().is_loopback();
         let (header_timeout, max_connections) = (config.header_timeout, config.max_connections);
         let drain = config.drain;
-        let opened = tokio::task::spawn_blocking(move || App::open(config, open_enrolment)).await;
+        let blobs = match config.has(Role::Storage) {
+            true => Some(config.blob_place().open(config.reserve).await?),
+            false => None,
+        };
+        let open = move || App::open(config, blobs, open_enrolment);
+        let opened = tokio::task::spawn_blocking(open).await;
         let (app, wait) = opened.map_err(std::io::Error::other)??;
         tokio::time::sleep(wait).await;
         let listening = listen::Listening {
@@ -173,11 +177,11 @@ pub async fn serve(
     Ok(())
 }
 
-/// Scrubs the data directory of a server that has both roles and does not run.
-pub async fn scrub_directory(data: &Path, orphan_age: Duration) -> Result<ScrubReport, Error> {
-    let tree = Tree::new(*secrets::read(&secrets::directory(data).join("master"))?);
-    let room = Room::new(data, 0);
-    let metadata = Embedded::open(&data.join("metadata"), tree, room.clone())?;
-    let blobs = Directory::open(data, room)?;
-    Ok(upkeep::scrub(&metadata, &blobs, orphan_age, &upkeep::Sweeping::default()).await?)
+/// Scrubs what a server keeps that has both roles and does not run.
+pub async fn scrub_stopped(config: &Config, orphan_age: Duration) -> Result<ScrubReport, Error> {
+    let tree = Tree::new(*secrets::read(&config.secrets_dir().join("master"))?);
+    let room = Room::new(&config.data, 0);
+    let metadata = Embedded::open(&config.data.join("metadata"), tree, room)?;
+    let blobs = config.blob_place().open(0).await?;
+    Ok(upkeep::scrub(&metadata, &*blobs, orphan_age, &upkeep::Sweeping::default()).await?)
 }

@@ -69,6 +69,7 @@ impl Refusal {
             Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Code::Conflict => StatusCode::CONFLICT,
             Code::Gone => StatusCode::GONE,
+            Code::Audit => StatusCode::FORBIDDEN,
         }
     }
 }

@@ -30,20 +30,13 @@ pub enum Error {
 /// 32 secret bytes.
 pub type Secret = Zeroizing<[u8; 32]>;
 
-/// Where a data directory keeps its secrets.
-pub fn directory(data: &Path) -> PathBuf {
-    data.join("secrets")
-}
-
 /// Makes the directory of secrets.
-pub fn prepare(data: &Path) -> Result<PathBuf, Error> {
-    let dir = directory(data);
+pub fn prepare(dir: &Path) -> Result<(), Error> {
     let made = std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
-        .create(&dir);
-    made.map_err(|e| Error::File(dir.clone(), e))?;
-    Ok(dir)
+        .create(dir);
+    made.map_err(|e| Error::File(dir.to_owned(), e))
 }
 
 /// Reads the secret in a file.

@@ -580,18 +580,28 @@ async fn reports(store: &dyn Registry) {
         commitment: hash("frames").into(),
     };
     let (first, second) = ((CONTRACT, 0), (CONTRACT, 7));
-    let unknown = store.report((CONTRACT, 99), used.clone()).await.unwrap();
-    assert_eq!(unknown, Reported::Unknown);
-    for _ in 0..2 {
-        let done = store.report(second, used.clone()).await.unwrap();
-        assert_eq!(done, Reported::Done);
+    let lot = |drawn, n| Lot {
+        seed: [n; 32],
+        drawn,
+        possible: true,
+        now: 1000,
+    };
+    let report = async |id, used: &Used, lot| store.report(id, used.clone(), lot).await.unwrap();
+    let unknown = report((CONTRACT, 99), &used, lot(true, 1)).await;
+    assert_eq!(unknown, (Reported::Unknown, None));
+    // What was drawn first stands.
+    let audit = lot(true, 1).audit();
+    for n in [1, 2] {
+        let done = report(second, &used, lot(true, n)).await;
+        assert_eq!(done, (Reported::Done, Some(audit.clone())));
     }
     let other = Used {
         frames: 31,
         ..used.clone()
     };
-    let conflict = store.report(second, other).await.unwrap();
-    assert_eq!(conflict, Reported::Conflict);
+    let conflict = report(second, &other, lot(true, 1)).await;
+    assert_eq!(conflict, (Reported::Conflict, None));
+    audits(store, &used, second, lot).await;
     assert_eq!(
         store.ticket(second).await.unwrap().unwrap().used,
         Some(used)
@@ -615,6 +625,105 @@ async fn reports(store: &dyn Registry) {
     assert_eq!(all[1], (CONTRACT, 11));
     assert_eq!(all[11], first);
     assert_eq!(store.near(vec![far, !far], 10, 3).await.unwrap().len(), 3);
+}
+
+/// Of a ticket that was reported and is audited.
+async fn audits(store: &dyn Registry, used: &Used, first: TicketId, lot: impl Fn(bool, u8) -> Lot) {
+    use crate::protocol::{AuditCounts, Audited};
+    let used = Used {
+        hashes: Vec::new(),
+        ..used.clone()
+    };
+    let outcome = |passed, note: &str| AuditOutcome {
+        passed,
+        note: note.into(),
+    };
+    let audited = async |id, outcome, now| store.audited(id, outcome, now).await.unwrap();
+    let counts = async |now| {
+        let record = store.contract(CONTRACT).await.unwrap().unwrap();
+        let AuditCounts {
+            passed,
+            failed,
+            unanswered,
+            ..
+        } = record.audits(now);
+        (passed, failed, unanswered)
+    };
+    let state = async |id, now| {
+        let ticket = store.ticket(id).await.unwrap().unwrap();
+        ticket.audit.map(|audit| audit.state(now))
+    };
+    let until = lot(true, 1).audit().until_ms;
+    assert_eq!(counts(until).await, (0, 0, 0));
+    assert_eq!(counts(until + 1).await, (0, 0, 1));
+    assert_eq!(state(first, until).await, Some(Audited::Asked));
+    assert_eq!(state(first, until + 1).await, Some(Audited::Unanswered));
+    let unknown = audited((CONTRACT, 99), outcome(true, ""), 1000).await;
+    assert_eq!(unknown, Reported::Unknown);
+    for (passed, now, expected) in [
+        (true, until + 1, Reported::Conflict),
+        (true, until, Reported::Done),
+        (true, until, Reported::Done),
+        (false, until, Reported::Conflict),
+    ] {
+        assert_eq!(audited(first, outcome(passed, "x"), now).await, expected);
+    }
+    assert_eq!(counts(until + 1).await, (1, 0, 0));
+    assert_eq!(state(first, until + 1).await, Some(Audited::Passed));
+
+    // Not drawn; then demanded, once.
+    let report = async |id, lot| store.report(id, used.clone(), lot).await.unwrap().1;
+    assert_eq!(report((CONTRACT, 2), lot(false, 1)).await, None);
+    let none = audited((CONTRACT, 2), outcome(true, ""), 1000).await;
+    assert_eq!(none, Reported::Conflict);
+    assert_eq!(store.demand([0; 32]).await.unwrap(), Reported::Unknown);
+    assert_eq!(store.demand(CONTRACT).await.unwrap(), Reported::Done);
+    let impossible = Lot {
+        possible: false,
+        ..lot(true, 1)
+    };
+    assert_eq!(report((CONTRACT, 3), impossible).await, None);
+    assert!(report((CONTRACT, 4), lot(false, 3)).await.is_some());
+    assert_eq!(report((CONTRACT, 5), lot(false, 3)).await, None);
+    let failed = audited((CONTRACT, 4), outcome(false, "why"), 1000).await;
+    assert_eq!(failed, Reported::Done);
+    assert_eq!(counts(until + 1).await, (1, 1, 0));
+    assert_eq!(state((CONTRACT, 4), until + 1).await, Some(Audited::Failed));
+
+    // What the cloud has received.
+    let (same, other) = (
+        used.sent(),
+        Received {
+            frames: 1,
+            ..used.sent()
+        },
+    );
+    let agrees = async |id| store.ticket(id).await.unwrap().unwrap().agrees();
+    assert!(!agrees((CONTRACT, 5)).await);
+    for (number, received, expected, failed) in [
+        (99, same, Reported::Unknown, 1),
+        (5, same, Reported::Done, 1),
+        (5, same, Reported::Done, 1),
+        (4, other, Reported::Conflict, 2),
+        // Before the report.
+        (6, other, Reported::Done, 2),
+        (6, same, Reported::Conflict, 3),
+    ] {
+        let id = (CONTRACT, number);
+        assert_eq!(store.received(id, received).await.unwrap(), expected);
+        assert_eq!(counts(until + 1).await, (1, failed, 0), "{number}");
+    }
+    assert!(agrees((CONTRACT, 5)).await);
+    assert!(!agrees((CONTRACT, 4)).await);
+    let unreported = async || {
+        let record = store.contract(CONTRACT).await.unwrap().unwrap();
+        record.audits(0).unreported
+    };
+    assert_eq!(unreported().await, 1);
+    report((CONTRACT, 6), lot(false, 1)).await;
+    assert_eq!(unreported().await, 0);
+    assert!(!agrees((CONTRACT, 6)).await);
+    assert_eq!(counts(until + 1).await, (1, 4, 0));
 }
 
 async fn deletions(

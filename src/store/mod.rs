@@ -8,19 +8,25 @@
 mod aligned;
 #[cfg(test)]
 pub(crate) mod conformance;
+mod copy;
 mod directory;
 mod embedded;
+mod place;
 mod record;
 mod registry;
 mod remote;
 mod room;
+mod s3;
 
 pub use aligned::Gather;
+pub use copy::{Copied, copy_blobs};
 pub use directory::Directory;
 pub use embedded::{Embedded, EmbeddedRegistry};
+pub use place::BlobPlace;
 pub use registry::*;
 pub use remote::{Ask, Remote, Reply, Seal, answer};
 pub use room::Room;
+pub use s3::{Bucket, S3};
 
 use crate::identity::RecordingId;
 use crate::ownership::{Leaf, Wrapped};
@@ -57,7 +63,7 @@ pub const RECEIPT_MS: u64 = 24 * 3600 * 1000;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No room: nothing was changed.
-    #[error("no room left in the data directory: free some space or forget recordings")]
+    #[error("no room left: free some space or forget recordings")]
     Full,
     /// The file system failed.
     #[error("{0}: {1}")]
@@ -74,6 +80,9 @@ pub enum Error {
     /// The operating system gave no random numbers.
     #[error("the operating system gave no random numbers")]
     Random,
+    /// A bucket: which one, and what is wrong with it.
+    #[error("{0}: {1}")]
+    Bucket(String, String),
     /// Another process could not be asked.
     #[error("storage server: {0}")]
     Remote(String),
@@ -258,8 +267,8 @@ pub trait Metadata: Send + Sync {
     /// Claims those of `blobs` that no variant names.
     async fn claim_orphans(&self, blobs: Vec<Hash>) -> Result<Vec<Hash>, Error>;
 
-    /// Notes that claimed blobs were deleted at `at` on the storage server's clock: receipts made
-    /// before do not count any more.
+    /// Notes that claimed blobs were deleted: receipts made until `at`, which [`Upkeep::delete`]
+    /// returned, do not count any more.
     async fn deleted(&self, blobs: Vec<Hash>, at: u64) -> Result<(), Error>;
 
     /// Totals.
@@ -317,8 +326,8 @@ pub enum Health {
 /// Upkeep of stored blobs, which a metadata server can also do at a distance.
 #[async_trait]
 pub trait Upkeep: Send + Sync {
-    /// Deletes blobs, durably; those that are not there are fine. Returns the storage server's
-    /// clock after the last deletion.
+    /// Deletes blobs, durably; those that are not there are fine. Returns a time: a put that began
+    /// later by the clock of its server was not undone.
     async fn delete(&self, blobs: &[Hash]) -> Result<u64, Error>;
 
     /// The blobs whose name begins with a byte.

@@ -4,7 +4,7 @@
 use super::{Error, Hash};
 use crate::identity::{AeadKey, Identity};
 use crate::mac::hmac;
-use crate::protocol::{B32, Mode, Signed};
+use crate::protocol::{AUDIT_ANSWER_MS, AuditCounts, Audited, B32, Mode, Signed};
 use crate::watermark::{Code, Key, Word};
 use async_trait::async_trait;
 use minicbor::bytes::ByteVec;
@@ -49,6 +49,115 @@ pub struct ContractRecord {
     /// Place in the log of deletions and Unix milliseconds, if it was deleted.
     #[n(2)]
     pub deleted: Option<(u64, u64)>,
+    /// Audits that are over: [`ContractRecord::audits`] has all.
+    #[n(3)]
+    #[cbor(default)]
+    pub passed: u64,
+    /// … and failed.
+    #[n(4)]
+    #[cbor(default)]
+    pub failed: u64,
+    /// When the answers that have not come are too late, Unix milliseconds.
+    #[n(5)]
+    #[cbor(default)]
+    pub awaited: Vec<u64>,
+    /// Whether the next ticket that is reported is to be audited.
+    #[n(6)]
+    #[cbor(default)]
+    pub demanded: bool,
+    /// Tickets that the cloud has received and that are not reported.
+    #[n(7)]
+    #[cbor(default)]
+    pub unreported: u64,
+}
+
+impl ContractRecord {
+    /// A contract of which nothing has come yet.
+    pub fn new(signed: Signed) -> Self {
+        Self {
+            signed,
+            tickets: 0,
+            deleted: None,
+            passed: 0,
+            failed: 0,
+            awaited: Vec::new(),
+            demanded: false,
+            unreported: 0,
+        }
+    }
+
+    /// What became of its audits until `now`.
+    pub fn audits(&self, now: u64) -> AuditCounts {
+        AuditCounts {
+            passed: self.passed,
+            failed: self.failed,
+            unanswered: self.awaited.iter().filter(|until| **until < now).count() as u64,
+            unreported: self.unreported,
+        }
+    }
+}
+
+/// An audit of a ticket.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct TicketAudit {
+    /// What says which places are asked for.
+    #[n(0)]
+    pub seed: B32,
+    /// When an answer is too late, Unix milliseconds.
+    #[n(1)]
+    pub until_ms: u64,
+    /// What was found: whether it passed, and why not.
+    #[n(2)]
+    pub outcome: Option<AuditOutcome>,
+}
+
+/// The outcome of an audit.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct AuditOutcome {
+    /// Whether what was opened is what it should be.
+    #[n(0)]
+    pub passed: bool,
+    /// For people: what was found.
+    #[n(1)]
+    pub note: String,
+}
+
+impl TicketAudit {
+    /// What it has come to until `now`.
+    pub fn state(&self, now: u64) -> Audited {
+        match &self.outcome {
+            Some(outcome) if outcome.passed => Audited::Passed,
+            Some(_) => Audited::Failed,
+            None if self.until_ms < now => Audited::Unanswered,
+            None => Audited::Asked,
+        }
+    }
+}
+
+/// Whether a ticket is audited: drawn by the server when its report is there.
+#[derive(Clone, Copy, Debug)]
+pub struct Lot {
+    /// Fresh random bytes.
+    pub seed: Hash,
+    /// Whether it is this ticket's turn. It is also if that was demanded ([`Registry::demand`]).
+    pub drawn: bool,
+    /// Whether it can be audited.
+    pub possible: bool,
+    /// Unix milliseconds.
+    pub now: u64,
+}
+
+impl Lot {
+    /// The audit.
+    pub fn audit(&self) -> TicketAudit {
+        TicketAudit {
+            seed: self.seed.into(),
+            until_ms: self.now + AUDIT_ANSWER_MS,
+            outcome: None,
+        }
+    }
 }
 
 /// Names a ticket: contract and number.
@@ -94,6 +203,10 @@ pub struct Ticket {
     pub used: Option<Used>,
     /// When marks were first taken out, Unix milliseconds.
     pub retrieved_ms: Option<u64>,
+    /// Its audit.
+    pub audit: Option<TicketAudit>,
+    /// What the cloud has received, by what the owner signed for it.
+    pub received: Option<Received>,
     /// Seed and word.
     pub secret: TicketSecrets,
 }
@@ -114,6 +227,36 @@ pub struct Used {
     /// What the owner committed to.
     #[n(3)]
     pub commitment: B32,
+}
+
+impl Ticket {
+    /// Whether the owner told the third party what it told the cloud, and the cloud says so.
+    pub fn agrees(&self) -> bool {
+        let used = self.used.as_ref().map(Used::sent);
+        used.is_some() && used == self.received
+    }
+}
+
+/// What was sent under a ticket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Received {
+    /// Frames.
+    #[n(0)]
+    pub frames: u64,
+    /// What the owner committed to.
+    #[n(1)]
+    pub commitment: B32,
+}
+
+impl Used {
+    /// What was sent.
+    pub fn sent(&self) -> Received {
+        Received {
+            frames: self.frames,
+            commitment: self.commitment,
+        }
+    }
 }
 
 /// The secrets of a ticket: wiped on drop, silent in `Debug`.
@@ -252,8 +395,32 @@ pub trait Registry: Send + Sync {
     /// A ticket.
     async fn ticket(&self, id: TicketId) -> Result<Option<Ticket>, Error>;
 
-    /// Notes what was seen under a ticket. The first report stands.
-    async fn report(&self, id: TicketId, used: Used) -> Result<Reported, Error>;
+    /// Notes what was seen under a ticket, and whether it is audited. The first report stands, and
+    /// what was drawn with it. A report that is not what the cloud received stands too, and counts
+    /// as a failed audit.
+    async fn report(
+        &self,
+        id: TicketId,
+        used: Used,
+        lot: Lot,
+    ) -> Result<(Reported, Option<TicketAudit>), Error>;
+
+    /// Notes what the cloud has received under a ticket: by what the owner signed, so the first
+    /// stands and another is the owner's doing, as is one that is not what was reported; either
+    /// counts as a failed audit.
+    async fn received(&self, id: TicketId, received: Received) -> Result<Reported, Error>;
+
+    /// The next ticket of a contract that is reported is to be audited.
+    async fn demand(&self, contract: Hash) -> Result<Reported, Error>;
+
+    /// Notes what an audit has found. The first outcome stands; `Conflict`: nothing is asked, or no
+    /// longer.
+    async fn audited(
+        &self,
+        id: TicketId,
+        outcome: AuditOutcome,
+        now: u64,
+    ) -> Result<Reported, Error>;
 
     /// Notes that marks are about to be taken out. The first time stands.
     async fn retrieved(&self, id: TicketId, now: u64) -> Result<Reported, Error>;

@@ -24,6 +24,13 @@ pub struct Mark {
     pub dither: u16,
 }
 
+impl Mark {
+    /// d_0 rounded to a whole unit, below `step`: for marks in integers.
+    pub fn whole_dither(&self, step: i32) -> i32 {
+        (i32::from(self.dither) + 8) / 16 % step
+    }
+}
+
 /// The marks of a picture, in raster order of their blocks.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Layout {

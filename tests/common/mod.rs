@@ -39,6 +39,11 @@ pub struct TestVault {
 
 impl TestVault {
     pub fn start() -> Self {
+        Self::start_with(|_| ())
+    }
+
+    /// … set up otherwise.
+    pub fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -49,6 +54,7 @@ impl TestVault {
         config.listen = ([127, 0, 0, 1], 0).into();
         config.reserve = 0;
         config.drain = Duration::from_millis(200);
+        change(&mut config);
         let server = runtime.block_on(Server::start(config.clone())).unwrap();
         config.listen = server.address();
         Self {
@@ -129,8 +135,13 @@ pub struct Place {
 
 impl Place {
     pub fn new() -> Self {
+        Self::with(|_| ())
+    }
+
+    /// … with a server that is set up otherwise.
+    pub fn with(change: impl FnOnce(&mut Config)) -> Self {
         init();
-        let vault = TestVault::start();
+        let vault = TestVault::start_with(change);
         let identity = vault.owner("owner");
         Self { vault, identity }
     }

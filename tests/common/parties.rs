@@ -32,7 +32,8 @@ impl Parties {
         cloud.register(Some(&proof), None).await.unwrap();
         let cloud = cloud.identity().clone();
         let sign = async |signed: Signed| signed.sign::<Contract>(&cloud);
-        Self::agree(dir, url, owner, cloud.public().into(), ticket_ms, sign).await
+        let party = (cloud.public().into(), 0);
+        Self::agree(dir, url, owner, party, ticket_ms, sign).await
     }
 
     /// … with a gateway.
@@ -41,7 +42,8 @@ impl Parties {
         let owner = party(&dir, "owner.id", url);
         let caller = owner.identity().public().sign;
         let sign = async |signed: Signed| gateway.contract(caller, signed).await.unwrap();
-        let cloud = gateway.info().identity;
+        let info = gateway.info();
+        let cloud = (info.identity, info.pixels);
         Self::agree(dir, url, owner, cloud, ticket_ms, sign).await
     }
 
@@ -49,17 +51,18 @@ impl Parties {
         dir: tempfile::TempDir,
         url: &str,
         owner: Ttp,
-        cloud: Party,
+        (cloud, pixels): (Party, u64),
         ticket_ms: u64,
         sign: impl AsyncFnOnce(Signed) -> Signed,
     ) -> Self {
         owner.register(None, None).await.unwrap();
         let (bytes, _) = owner.cloud_key(&cloud.sign).await.unwrap();
+        let info = owner.info().await.unwrap();
         let contract = Contract {
             version: 1,
             owner: owner.identity().public().into(),
             cloud,
-            ttp: owner.info().await.unwrap().identity,
+            ttp: info.identity,
             cloud_key: <[u8; 32]>::from(Sha256::digest(&bytes)).into(),
             base_seed: [7; 32].into(),
             step: 100,
@@ -71,6 +74,8 @@ impl Parties {
             name: Vec::new().into(),
             per_block: gstcamvault::protocol::DEFAULT_PER_BLOCK,
             loss: gstcamvault::protocol::DEFAULT_LOSS,
+            audit: info.audit,
+            pixels,
         };
         let signed = Signed::new(&contract).sign::<Contract>(owner.identity());
         let agreed = owner.contract(sign(signed).await).await.unwrap();

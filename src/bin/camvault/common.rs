@@ -7,6 +7,8 @@ use gstcamvault::protocol::{
     Agreed, Code, Contract, Document, DocumentError, Party, RecordingUrl, Signed, UrlError,
     vault_base,
 };
+use gstcamvault::server::Config;
+use gstcamvault::store::BlobPlace;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -42,6 +44,38 @@ impl IdentityArg {
 
     pub fn path(&self) -> &std::path::Path {
         &self.identity
+    }
+}
+
+/// Where a server keeps what is not in its data directory.
+#[derive(clap::Args, Clone)]
+pub struct Places {
+    /// Where blobs are kept: s3://BUCKET[/PREFIX], with credentials and region from the usual
+    /// variables (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION…), or a directory
+    /// [default: the data directory].
+    #[arg(long, value_name = "S3-URL|DIR")]
+    blobs: Option<BlobPlace>,
+    /// URL of the S3 service [default: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or else AWS].
+    #[arg(long, value_name = "URL", requires = "blobs")]
+    s3_endpoint: Option<String>,
+    /// Directory of the secrets, the same for all servers that share a role; made if it is not
+    /// there [default: secrets in the data directory].
+    #[arg(long, value_name = "DIR")]
+    secrets: Option<PathBuf>,
+}
+
+impl Places {
+    /// A server's configuration with these places.
+    pub fn config(self, data: PathBuf) -> Result<Config, Failure> {
+        let mut config = Config::new(data);
+        config.secrets = self.secrets;
+        config.blobs = self.blobs;
+        match (&mut config.blobs, self.s3_endpoint) {
+            (Some(BlobPlace::Bucket(bucket)), endpoint) => bucket.endpoint = endpoint,
+            (_, Some(_)) => return Err(Failure::usage("--s3-endpoint needs --blobs s3://BUCKET")),
+            _ => (),
+        }
+        Ok(config)
     }
 }
 

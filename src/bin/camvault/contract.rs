@@ -81,7 +81,8 @@ pub fn run(args: &Args, json: bool) -> Result<ExitCode, Failure> {
         None => info.ttp,
     };
     let ttp = Ttp::connect(&url, owner.clone())?;
-    let third = wait(ttp.info())?.identity;
+    let judge = wait(ttp.info())?;
+    let third = judge.identity;
     expect_party("third party", &url, &third, args.ttp_id.as_ref())?;
     wait(ttp.register(None, args.token.as_deref()))?;
     bar.set_message("checking the gateway's key");
@@ -106,11 +107,14 @@ pub fn run(args: &Args, json: bool) -> Result<ExitCode, Failure> {
         name: owner.public().seal(NAME_INFO, args.name.as_bytes())?.into(),
         per_block: args.per_block,
         loss: args.loss,
+        audit: judge.audit,
+        pixels: info.pixels,
     };
     if contract.settings().is_none() {
         return Err(Failure::usage(
             "these numbers cannot be used: a step is a multiple of 4 from 4 to 200, a density at most \
-             16 times the coefficients a block, a name has some hundred bytes at most",
+             16 times the coefficients a block, a name has some hundred bytes at most, and a third \
+             party that audits has tickets of a minute at most",
         ));
     }
     bar.set_message("signing");
@@ -124,14 +128,15 @@ pub fn run(args: &Args, json: bool) -> Result<ExitCode, Failure> {
         .map(|party| PublicId::from(party).to_string());
     let object = serde_json::json!({
         "contract": args.out, "id": id, "owner": owner, "cloud": cloud, "ttp": third,
-        "ttp_url": url, "streams_port": info.port,
+        "ttp_url": url, "streams_port": info.port, "audit_of_1000": judge.audit,
     });
     print(json, object, || {
         format!(
             "{}: contract {id}\nowner        {owner}\ngateway      {cloud}\nthird party  {third} ({url})\n\
-             Sealed streams go to port {} of the gateway.",
+             Sealed streams go to port {} of the gateway. Of 1000 tickets the third party audits {}.",
             args.out.display(),
-            info.port
+            info.port,
+            judge.audit
         )
     });
     Ok(ExitCode::SUCCESS)

@@ -1,18 +1,21 @@
 // SPDX-License-Identifier: MPL-2.0
-use crate::common::{self, Failure, print, wait};
+use crate::common::{self, Failure, Places, print, wait};
 use gstcamvault::client::vault;
 use gstcamvault::protocol::{self, ScrubReport};
-use gstcamvault::server::{ORPHAN_AGE, scrub_directory};
-use std::path::{Path, PathBuf};
+use gstcamvault::server::{ORPHAN_AGE, scrub_stopped};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 /// Check everything that a vault stores against its disk, and mend what can be mended.
 #[derive(clap::Args)]
 pub struct Args {
-    /// URL of a vault that runs, or data directory of one that does not.
+    /// URL of a vault that runs, or data directory of one that does not (with the options below,
+    /// if it is served with them).
     #[arg(value_name = "URL|DIR")]
     vault: String,
+    #[command(flatten)]
+    places: Places,
     /// File with the vault's admin token (`secrets/admin.token` in its data directory), needed
     /// from another machine.
     #[arg(long, value_name = "FILE")]
@@ -27,8 +30,8 @@ pub fn run(args: &Args, json: bool) -> Result<ExitCode, Failure> {
         true => online(args)?,
         false => {
             let age = Duration::from_secs(args.orphan_age);
-            let scrubbed = gstcamvault::client::runtime()?
-                .block_on(scrub_directory(Path::new(&args.vault), age));
+            let config = args.places.clone().config(PathBuf::from(&args.vault))?;
+            let scrubbed = gstcamvault::client::runtime()?.block_on(scrub_stopped(&config, age));
             scrubbed.map_err(|e| Failure::new(e.to_string()))?
         }
     };

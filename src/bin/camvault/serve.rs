@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
-use crate::common::Failure;
+use crate::common::{Failure, Places};
 use clap::ArgAction;
+use gstcamvault::elements::dmqimopen::DEFAULT_MAX_PIXELS;
 use gstcamvault::gateway::{self, Cloud, Encoder};
 use gstcamvault::homomorphic::packed::DEFAULT_MODULUS_BITS;
-use gstcamvault::server::{self, Config, Role};
+use gstcamvault::server::{self, Config, DEFAULT_AUDIT, Role};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,9 +14,11 @@ use std::time::Duration;
 /// Run a vault, until SIGTERM.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Directory that everything is kept in; made if it is not there.
+    /// Directory that everything is kept in that has no place of its own; made if it is not there.
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
+    #[command(flatten)]
+    places: Places,
     /// Address to listen on; port 0 takes a free one.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:7420")]
     listen: SocketAddr,
@@ -61,6 +64,12 @@ pub struct Args {
     /// Role gateway: bits of the Paillier key that is made at the first start: 2048, 3072 or 4096.
     #[arg(long, value_name = "BITS", default_value_t = DEFAULT_MODULUS_BITS)]
     paillier_bits: u32,
+    /// Role gateway: pixels of a frame, at most.
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_PIXELS, value_parser = clap::value_parser!(u64).range(1..))]
+    max_pixels: u64,
+    /// Role ttp: tickets of a thousand whose owner has to open a part of what it sent; 0: none.
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_AUDIT, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    audit: u32,
     /// Bytes of chunks that one owner may hold.
     #[arg(long, value_name = "BYTES")]
     quota: Option<u64>,
@@ -114,6 +123,7 @@ impl Args {
             vault_token: self.vault_token.clone(),
             encoder: self.encoder.clone(),
             modulus_bits: self.paillier_bits,
+            max_pixels: self.max_pixels,
             ..gateway::Settings::new(
                 self.data.join("gateway"),
                 self.sealed_listen,
@@ -125,8 +135,8 @@ impl Args {
         Ok(Some(cloud))
     }
 
-    fn config(self) -> Config {
-        let mut config = Config::new(self.data);
+    fn config(self) -> Result<Config, Failure> {
+        let mut config = self.places.config(self.data)?;
         config.listen = self.listen;
         if !self.role.is_empty() {
             config.roles = self.role;
@@ -139,10 +149,11 @@ impl Args {
         config.grace = Duration::from_secs(self.grace);
         config.collect_every = Duration::from_secs(self.collect_every.max(1));
         config.reserve = self.reserve;
+        config.audit = self.audit;
         config.search_time = Duration::from_secs(self.search_time);
         config.max_requests = self.max_requests;
         config.max_connections = self.max_connections;
-        config
+        Ok(config)
     }
 }
 
@@ -152,7 +163,7 @@ pub fn run(args: Args) -> Result<ExitCode, Failure> {
         .build()
         .map_err(|e| Failure::new(e.to_string()))?;
     let gateway = args.gateway()?;
-    let mut config = args.config();
+    let mut config = args.config()?;
     if let Some(gateway) = &gateway {
         config.gateway = Some(Arc::new(gateway.clone()));
     }

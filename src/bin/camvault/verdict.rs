@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 use crate::common::{self, Failure, NOT_VERIFIED, print};
 use gstcamvault::identity::PublicId;
-use gstcamvault::protocol::{B32, Verdict, hex};
+use gstcamvault::protocol::{AuditCounts, Audited, B32, Verdict, hex};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use std::io::Read as _;
@@ -121,11 +121,26 @@ pub fn object(verdict: &Verdict) -> Value {
             "false_positive": leak.false_positive,
             "registration": leak.registration,
             "retrieved_utc": leak.retrieved_ms.map(common::utc_ms),
+            "audited": leak.audited.map(audited),
+            "audits": json!({
+                "passed": leak.audits.passed, "failed": leak.audits.failed,
+                "unanswered": leak.audits.unanswered, "unreported": leak.audits.unreported,
+            }),
+            "received_as_reported": leak.received,
             "deleted": leak.deleted.map(|(index, ms)| json!({
                 "index": index, "utc": common::utc_ms(ms),
             })),
         })),
     })
+}
+
+fn audited(audited: Audited) -> &'static str {
+    match audited {
+        Audited::Asked => "asked",
+        Audited::Passed => "passed",
+        Audited::Failed => "failed",
+        Audited::Unanswered => "unanswered",
+    }
 }
 
 /// A verdict for people: what is said, line by line.
@@ -151,6 +166,19 @@ pub fn lines(verdict: &Verdict) -> Vec<(&'static str, String)> {
             let retrieved = leak.retrieved_ms.map(common::utc_ms);
             let retrieved = retrieved.unwrap_or_else(|| "no".into());
             lines.push(("its owner had marks of this ticket taken out", retrieved));
+            let AuditCounts {
+                passed,
+                failed,
+                unanswered,
+                unreported,
+            } = leak.audits;
+            let own = leak.audited.map_or("not drawn", audited);
+            lines.push((
+                "audits of what its owner sent",
+                format!(
+                    "of this ticket: {own}; of the contract: {passed} passed, {failed} failed, {unanswered} unanswered, {unreported} tickets not reported"
+                ),
+            ));
             let deleted = leak.deleted.map_or("no".to_owned(), |(index, ms)| {
                 format!("yes, {}: receipt {index} of the log", common::utc_ms(ms))
             });

@@ -63,6 +63,8 @@ fn contract() -> Contract {
         name: Vec::new().into(),
         per_block: crate::protocol::DEFAULT_PER_BLOCK,
         loss: crate::protocol::DEFAULT_LOSS,
+        audit: 0,
+        pixels: 0,
     }
 }
 

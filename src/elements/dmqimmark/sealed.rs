@@ -22,8 +22,8 @@ pub const MEDIA_TYPE: &str = "application/x-dmqim-sealed";
 
 /// How long a frame that may wait waits for a ticket.
 const TICKET_WAIT: Duration = Duration::from_secs(30);
-/// How long EOS waits until the third party knows what was sent.
-const LAST_REPORT: Duration = Duration::from_secs(5);
+/// How long EOS waits until the third party knows what was sent and has seen what it asks for.
+const LAST_REPORT: Duration = Duration::from_secs(10);
 /// Between two looks at what the camera shows.
 const LOOK_EVERY: u64 = 1_000_000_000;
 /// Bits in which a hash must differ from all that were noted to be noted as well.
@@ -157,12 +157,23 @@ impl Sealing {
     /// Begins with frames like `info`; tickets are fetched from now on.
     pub fn new(terms: Arc<Terms>, info: VideoInfo, live: bool) -> Result<Self, gst::ErrorMessage> {
         let geometry = pictures::geometry(&info).map_err(unfit)?;
+        let (width, height) = (info.width(), info.height());
+        let contract = &terms.agreed.contract;
+        if !contract.takes(width, height) {
+            let most = contract.pixels;
+            let error = crate::sealed::stream::Error::Pixels {
+                width,
+                height,
+                most,
+            };
+            return Err(gst::error_msg!(gst::StreamError::Format, ("{error}")));
+        }
         let wanted = Wanted {
             ttp: terms.ttp.clone(),
             contract: terms.agreed.clone(),
             mode: terms.mode,
-            width: info.width(),
-            height: info.height(),
+            width,
+            height,
             ahead: terms.ahead,
         };
         Ok(Self {
@@ -197,19 +208,27 @@ impl Sealing {
             let now = running.unwrap_or(segment.started);
             now.saturating_sub(segment.started) >= length
         });
-        if over && let Some(prepared) = self.ticket(canceller)? {
+        let full = self.sealer.is_full();
+        if (over || full)
+            && let Some(prepared) = self.ticket(canceller)?
+        {
             begins = true;
             self.end(&mut out);
             self.begin(prepared, running.unwrap_or(0), &mut out)?;
         }
         let alive = |segment: &Segment| segment.expires_ms > now_ms();
-        if !self.segment.as_ref().is_some_and(alive) {
+        let goes_on = begins || !full;
+        if !goes_on || !self.segment.as_ref().is_some_and(alive) {
             self.lost += 1;
             return Ok(Frame::Lost);
         }
         let duration = buffer.duration().map(|d| d.nseconds());
         let frame = self.sealer.frame(&self.picture, running, duration);
-        out.append(&mut frame.map_err(failed)?);
+        let frame = frame.map_err(failed)?;
+        match out.is_empty() {
+            true => out = frame,
+            false => out.extend_from_slice(&frame),
+        }
         Ok(Frame::Sealed(out, begins))
     }
 
@@ -300,17 +319,19 @@ impl Sealing {
             frames,
             commitment,
             squares,
+            evidence,
         } = summary;
         self.frames += frames;
         self.squares += squares;
-        self.tickets.report(Features {
+        let features = Features {
             contract: self.terms.agreed.id.into(),
             ticket,
             started_ms: segment.started_ms,
             hashes: segment.hashes.iter().map(|hash| hash.0).collect(),
             frames,
             commitment: commitment.into(),
-        });
+        };
+        self.tickets.report(features, evidence);
     }
 
     /// Notes what the camera shows, once a second.

@@ -10,7 +10,11 @@
  *
  * Where a new ticket begins, the encoder behind is asked for a keyframe. A message
  * `camvault-ticket` with `contract` (64 hexadecimal digits), `ticket` and `started` (Unix
- * milliseconds, by the owner's clock) says so.
+ * milliseconds, by the owner's clock) says so. Where all of a segment has come, a message
+ * `camvault-segment` has `end` (bytes): what the owner signed of it, for the third party.
+ *
+ * With `tickets`, a directory, every ticket is taken once, also by another process: a stream that
+ * comes again is an error.
  *
  * Bytes of the stream may come in any portions.
  *
@@ -22,10 +26,11 @@
  * ```
  */
 use super::REMAINDER_TYPE;
+use super::taken::Taken;
 use crate::elements::dmqimmark::MEDIA_TYPE;
 use crate::elements::support::{files, lock, pictures};
 use crate::homomorphic::packed::read_secret_key;
-use crate::protocol::{Contract, encode, hex};
+use crate::protocol::{Contract, Signed, encode, hex};
 use crate::sealed::Picture;
 use crate::sealed::stream::message::{self, Kind};
 use crate::sealed::stream::{Error, Opened, Opener};
@@ -45,17 +50,32 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     )
 });
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Settings {
     key_file: Option<PathBuf>,
     identity: Option<String>,
     contracts: Option<PathBuf>,
+    tickets: Option<PathBuf>,
+    max_pixels: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            key_file: None,
+            identity: None,
+            contracts: None,
+            tickets: None,
+            max_pixels: DEFAULT_MAX_PIXELS,
+        }
+    }
 }
 
 /// What is there from start to stop.
 struct Stream {
     opener: Opener,
     contracts: PathBuf,
+    taken: Option<Taken>,
     /// Bytes that are no whole message yet.
     bytes: Vec<u8>,
     info: Option<VideoInfo>,
@@ -65,6 +85,9 @@ struct Stream {
     /// The earliest time that the next frame may have, in nanoseconds.
     earliest: u64,
 }
+
+/// Pixels of a frame by default: 8192 × 4320.
+pub const DEFAULT_MAX_PIXELS: u64 = 8192 * 4320;
 
 /// The latest time of a frame, in nanoseconds.
 const LATEST: u64 = i64::MAX as u64;
@@ -90,7 +113,7 @@ enum Output {
         frame: gst::Buffer,
         remainder: gst::Buffer,
     },
-    End,
+    End(Signed),
 }
 
 fn wrong(error: &Error) -> gst::ErrorMessage {
@@ -113,7 +136,8 @@ impl Stream {
     /// Takes the next whole message from the bytes.
     fn next(&mut self) -> Result<Option<Output>, gst::ErrorMessage> {
         let bytes = std::mem::take(&mut self.bytes);
-        let next = message::read(&bytes).map_err(|e| wrong(&e));
+        let next =
+            message::read_within(&bytes, |kind| self.opener.room(kind)).map_err(|e| wrong(&e));
         let output = match next? {
             None => {
                 self.bytes = bytes;
@@ -135,8 +159,8 @@ impl Stream {
             Kind::Segment => self.segment(payload),
             Kind::Frame => self.frame(payload),
             Kind::End => {
-                self.opener.end(payload).map_err(|e| wrong(&e))?;
-                Ok(Output::End)
+                let end = self.opener.end(payload).map_err(|e| wrong(&e))?;
+                Ok(Output::End(end))
             }
         }
     }
@@ -146,6 +170,9 @@ impl Stream {
         let find = |id: &[u8; 32]| find_contract(contracts, id);
         let opened = self.opener.segment(payload, find, now_ms());
         let opened = opened.map_err(|e| wrong(&e))?;
+        if let Some(taken) = &self.taken {
+            taken.take(&opened, now_ms())?;
+        }
         let video = opened.video;
         let chroma = video.chroma.into();
         let rate = [video.rate.0, video.rate.1].map(|n| i32::try_from(n).unwrap_or(0));
@@ -227,7 +254,7 @@ impl DmQimOpen {
             };
             match output.map_err(posted)? {
                 None => return Ok(gst::FlowSuccess::Ok),
-                Some(Output::End) => (),
+                Some(Output::End(end)) => self.ended(&end),
                 Some(Output::Segment(opened, info)) => self.begin(&opened, info.as_deref()),
                 Some(Output::Frame { frame, remainder }) => {
                     let pad = lock(&self.remainder).clone();
@@ -295,6 +322,15 @@ impl DmQimOpen {
         self.post_message(message.build());
     }
 
+    /// Says what the owner signed of a segment.
+    fn ended(&self, end: &Signed) {
+        let structure = gst::Structure::builder("camvault-segment")
+            .field("end", glib::Bytes::from_owned(encode(end)))
+            .build();
+        let message = gst::message::Element::builder(structure).src(&*self.obj());
+        self.post_message(message.build());
+    }
+
     fn sink_event(&self, event: gst::Event) -> bool {
         match event.view() {
             // This element's own follow from the stream.
@@ -345,8 +381,9 @@ impl DmQimOpen {
         let secret = read_secret_key(&key_file)
             .map_err(|e| gst::error_msg!(gst::ResourceError::OpenRead, ("{e}")))?;
         *lock(&self.stream) = Some(Stream {
-            opener: Opener::new(identity, secret.into()),
+            opener: Opener::new(identity, secret.into(), settings.max_pixels),
             contracts,
+            taken: settings.tickets.map(Taken),
             bytes: Vec::new(),
             info: None,
             segments: 0,
@@ -428,6 +465,18 @@ impl ObjectImpl for DmQimOpen {
                     "Contracts",
                     "A contract, or the directory of contracts that the cloud has signed, each in a file ID.contract",
                 ),
+                file(
+                    "tickets",
+                    "Tickets",
+                    "Directory that remembers tickets, so that none is taken twice (none = streams may come again)",
+                ),
+                glib::ParamSpecUInt64::builder("max-pixels")
+                    .nick("Max pixels")
+                    .blurb("Pixels of a frame, at most; larger frames are an error before there is memory for them")
+                    .minimum(1)
+                    .default_value(DEFAULT_MAX_PIXELS)
+                    .mutable_ready()
+                    .build(),
             ]
         });
         &PROPERTIES
@@ -442,6 +491,8 @@ impl ObjectImpl for DmQimOpen {
             "key-file" => settings.key_file = text.map(Into::into),
             "identity" => settings.identity = text,
             "contracts" => settings.contracts = text.map(Into::into),
+            "tickets" => settings.tickets = text.map(Into::into),
+            "max-pixels" => settings.max_pixels = value.get().unwrap_or(DEFAULT_MAX_PIXELS),
             name => gst::warning!(CAT, imp = self, "Property {name} is not known"),
         }
     }
@@ -452,6 +503,8 @@ impl ObjectImpl for DmQimOpen {
         match pspec.name() {
             "key-file" => path(&settings.key_file).to_value(),
             "contracts" => path(&settings.contracts).to_value(),
+            "tickets" => path(&settings.tickets).to_value(),
+            "max-pixels" => settings.max_pixels.to_value(),
             _ => settings.identity.to_value(),
         }
     }

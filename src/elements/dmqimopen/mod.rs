@@ -2,6 +2,9 @@
 //! `dmqimopen`: the cloud's side of sealed streams.
 
 mod imp;
+mod taken;
+
+pub use imp::DEFAULT_MAX_PIXELS;
 
 use gst::glib;
 use gst::prelude::*;

@@ -174,8 +174,12 @@ impl Randomiser {
 
     /// h^r for a fresh r: an encryption of 0.
     pub fn draw(&self) -> Result<Ciphertext, Error> {
-        let exponent = Random::new()?.below_power(self.bits);
-        Ok(Ciphertext(self.power(&exponent)))
+        Ok(self.draw_from(&mut Random::new()?))
+    }
+
+    /// … with the next numbers of a generator.
+    pub(in super::super) fn draw_from(&self, random: &mut Random) -> Ciphertext {
+        Ciphertext(self.power(&random.below_power(self.bits)))
     }
 
     /// [`Self::power`] for tests elsewhere.

@@ -7,8 +7,9 @@
 //! can see: signatures, lengths, order.
 
 use super::super::{Geometry, Joiner, Picture};
-use super::message::{self, FrameHeader, SegmentEnd};
+use super::message::{self, FrameHeader, Kind, SegmentEnd};
 use super::owner::nonce;
+use super::pieces::{Candidates, Commitment};
 use super::remainder::Remainder;
 use super::{Error, KEY_BYTES, arrange, key_info, packing};
 use crate::homomorphic::Packing;
@@ -19,7 +20,6 @@ use crate::protocol::{self, Contract, Mode, SegmentHead, Signed, TicketHead, Vid
 use crate::watermark::carried_bits;
 use aes_gcm::Aes256Gcm;
 use aes_gcm::aead::{Aead as _, KeyInit as _, Payload};
-use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
@@ -40,8 +40,8 @@ struct Current {
     cover: Cover,
     cipher: Aes256Gcm,
     joiner: Joiner,
-    frames: u64,
-    commitment: Sha256,
+    audited: bool,
+    commitment: Commitment,
 }
 
 /// What a segment's head says.
@@ -55,23 +55,28 @@ pub struct Opened {
     pub video: Video,
     /// Wall clock of the first frame, Unix milliseconds, as the owner says.
     pub started_ms: u64,
+    /// When the ticket can no longer be used, Unix milliseconds.
+    pub expires_ms: u64,
 }
 
 /// Opens sealed streams, for one cloud and one stream at a time.
 pub struct Opener {
     identity: Arc<Identity>,
     secret: Arc<SecretKey>,
+    /// Pixels of a frame, at most.
+    pixels: u64,
     current: Option<Current>,
     /// Contract, stream and number of the segment that may come next.
     next: Option<([u8; 32], [u8; 16], u32)>,
 }
 
 impl Opener {
-    /// With the cloud's identity and Paillier key.
-    pub fn new(identity: Arc<Identity>, secret: Arc<SecretKey>) -> Self {
+    /// With the cloud's identity and Paillier key, for frames of at most `pixels`.
+    pub fn new(identity: Arc<Identity>, secret: Arc<SecretKey>, pixels: u64) -> Self {
         Self {
             identity,
             secret,
+            pixels,
             current: None,
             next: None,
         }
@@ -109,6 +114,16 @@ impl Opener {
         if (ticket.width, ticket.height) != (video.width, video.height) {
             return Err(Error::Ticket("it is for frames of another size"));
         }
+        let (width, height) = (video.width, video.height);
+        // Before anything is made for them.
+        if u64::from(width) * u64::from(height) > self.pixels {
+            let most = self.pixels;
+            return Err(Error::Pixels {
+                width,
+                height,
+                most,
+            });
+        }
         let this = (*ticket.contract, *head.stream, head.segment);
         if self.next.is_some_and(|next| next != this) {
             return Err(Error::Order("a segment is missing or comes again"));
@@ -142,6 +157,7 @@ impl Opener {
             ticket: ticket.number,
             video,
             started_ms: head.started_ms,
+            expires_ms: ticket.expires_ms,
         };
         self.current = Some(Current {
             owner: *contract.owner.sign,
@@ -152,10 +168,23 @@ impl Opener {
             cover,
             cipher: Aes256Gcm::new((&*key).into()),
             joiner: Joiner::new(geometry, &settings)?.with_loss(contract.loss)?,
-            frames: 0,
-            commitment: Sha256::new(),
+            audited: contract.is_audited(ticket.mode),
+            commitment: Commitment::new(payload),
         });
         Ok(opened)
+    }
+
+    /// Bytes that the payload of the next message has at most, if it is of this kind.
+    pub fn room(&self, kind: Kind) -> usize {
+        match (kind, &self.current) {
+            (Kind::Frame, Some(current)) => {
+                let Video { width, height, .. } = current.head.video;
+                // Three planes. Of a sample as noise needs it, in either mode.
+                let samples = 3 * width as usize * height as usize;
+                (16 * samples + MAX_HEAD).min(message::MAX_PAYLOAD)
+            }
+            _ => MAX_HEAD,
+        }
     }
 
     /// Opens a frame: the marked picture, and the owner's remainders to keep beside it.
@@ -163,7 +192,7 @@ impl Opener {
         let current = self.current.as_mut();
         let current = current.ok_or(Error::Order("a frame outside of a segment"))?;
         let (header, sealed) = FrameHeader::split(payload)?;
-        if header.number != current.frames {
+        if header.number != current.commitment.frames() {
             return Err(Error::Order("a frame is missing or comes again"));
         }
         let payload_of = Payload {
@@ -206,8 +235,16 @@ impl Opener {
                     .collect()
             }
         };
-        current.commitment.update(Sha256::digest(payload));
-        current.frames += 1;
+        let candidates = Candidates {
+            frame: header.number,
+            bits: &bits,
+            positions: &sent.positions,
+            widths: &sent.widths,
+            predictions: &sent.predictions,
+            masked,
+        };
+        let candidates = current.audited.then_some(&candidates);
+        current.commitment.frame(payload, candidates);
         let remainder = Remainder {
             contract: current.contract.into(),
             ticket: current.ticket,
@@ -217,26 +254,33 @@ impl Opener {
         Ok((current.joiner.join(&values)?, header, remainder))
     }
 
-    /// Reads the end of a segment: nothing of it is missing.
-    pub fn end(&mut self, payload: &[u8]) -> Result<(), Error> {
+    /// Reads the end of a segment: nothing of it is missing, and its owner commits to what was
+    /// received. What the owner has signed is for the third party, see
+    /// [`Receipt`](crate::protocol::Receipt).
+    pub fn end(&mut self, payload: &[u8]) -> Result<Signed, Error> {
         let current = self.current.take();
         let current = current.ok_or(Error::Order("the end of no segment"))?;
         let signed: Signed =
             protocol::decode(payload).map_err(|_| Error::Form("the end of a segment"))?;
         let end: SegmentEnd = signed.verify(&[&current.owner])?;
-        let commitment: [u8; 32] = current.commitment.finalize().into();
+        let promised = current.commitment.promised();
+        if end.frames != promised.frames {
+            return Err(Error::Order("frames are missing at the end of a segment"));
+        }
         let expected = SegmentEnd {
             stream: current.head.stream,
             segment: current.head.segment,
-            frames: current.frames,
-            commitment: commitment.into(),
+            frames: promised.frames,
+            commitment: promised.digest().into(),
+            contract: current.contract.into(),
+            ticket: current.ticket,
         };
         if end != expected {
-            return Err(Error::Order("frames are missing at the end of a segment"));
+            return Err(Error::Commitment);
         }
         let next = current.head.segment + 1;
         self.next = Some((current.contract, *current.head.stream, next));
-        Ok(())
+        Ok(signed)
     }
 
     /// Whether the stream stopped in the middle of a segment.

@@ -3,17 +3,17 @@
 
 use super::message::{self, FrameHeader, Kind, SegmentEnd};
 use super::owner::nonce;
+use super::pieces::{Candidates, Commitment};
 use super::secrecy::{body, cipher};
 use super::tests::{WORLD, messages, sealed_as};
 use super::*;
 use crate::homomorphic::packed::{Base, Ciphertext, Encryptor, Randomiser};
 use crate::homomorphic::{AdditiveScheme as _, Plaintext};
-use crate::protocol::{SegmentHead, Signed, TicketHead, decode, encode};
-use crate::sealed::{Chroma, Geometry, Picture};
-use crate::watermark::Word;
+use crate::protocol::{Promised, SegmentHead, Signed, TicketHead, decode, encode};
+use crate::sealed::{Chroma, Geometry, Joiner, Picture};
+use crate::watermark::{Word, carried_bits};
 use aes_gcm::aead::{Aead as _, Payload};
 use proptest::prelude::*;
-use sha2::{Digest as _, Sha256};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
@@ -45,7 +45,7 @@ fn stream(mode: Mode, word: Word, frames: usize) -> Vec<(Kind, Vec<u8>)> {
 }
 
 /// A head with other labels, which its owner has signed.
-fn relabel(payload: &[u8], change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+pub(super) fn relabel(payload: &[u8], change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let signed: Signed = decode(payload).unwrap();
     let mut head: SegmentHead = signed.unverified().unwrap();
     let mut labels = head.labels.to_vec();
@@ -55,13 +55,15 @@ fn relabel(payload: &[u8], change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 }
 
 /// A frame with other candidates, under the segment's key.
-fn recover(head: &[u8], payload: &[u8], change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+pub(super) fn recover(head: &[u8], payload: &[u8], change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let cipher = cipher(head);
     let clear = body(&cipher, payload);
     let [rest, masked, remainder] = message::split_parts(&clear).unwrap();
     let mut masked = masked.to_vec();
     change(&mut masked);
-    let clear = message::join_parts([rest, &masked, remainder]);
+    let mut parts = Vec::new();
+    message::join_parts(&mut parts, [rest, &masked, remainder]);
+    let clear = parts;
     let (header, _) = FrameHeader::split(payload).unwrap();
     let header_bytes = header.to_bytes();
     let sealed = Payload {
@@ -72,16 +74,49 @@ fn recover(head: &[u8], payload: &[u8], change: impl FnOnce(&mut Vec<u8>)) -> Ve
     [header_bytes.as_slice(), &sealed].concat()
 }
 
+/// What a stream's owner has to commit to, for the cloud to take it.
+pub(super) fn promised(all: &[(Kind, Vec<u8>)]) -> Promised {
+    let head = &all[0].1;
+    let signed: Signed = decode(head).unwrap();
+    let said: SegmentHead = signed.unverified().unwrap();
+    let ticket: TicketHead = said.ticket.unverified().unwrap();
+    let settings = WORLD.contract.settings().unwrap();
+    let size = [said.video.width, said.video.height].map(|side| side as usize);
+    let bits = carried_bits(&settings, size[0], size[1]);
+    let geometry = Geometry::new(size[0], size[1], Chroma::I420).unwrap();
+    let mut joiner = Joiner::new(geometry, &settings)
+        .unwrap()
+        .with_loss(WORLD.contract.loss)
+        .unwrap();
+    let cipher = cipher(head);
+    let mut commitment = Commitment::new(head);
+    for (_, payload) in all.iter().filter(|(kind, _)| *kind == Kind::Frame) {
+        let clear = body(&cipher, payload);
+        let [rest, masked, _] = message::split_parts(&clear).unwrap();
+        let sent = joiner.read(rest).unwrap();
+        joiner.pass();
+        let bits: Vec<u8> = sent.positions.iter().map(|&p| bits[p as usize]).collect();
+        let candidates = Candidates {
+            frame: commitment.frames(),
+            bits: &bits,
+            positions: &sent.positions,
+            widths: &sent.widths,
+            predictions: &sent.predictions,
+            masked,
+        };
+        let audited = WORLD.contract.is_audited(ticket.mode);
+        commitment.frame(payload, audited.then_some(&candidates));
+    }
+    commitment.promised()
+}
+
 /// The end that goes with the frames, signed by the owner.
 fn again_ended(mut all: Vec<(Kind, Vec<u8>)>) -> Vec<(Kind, Vec<u8>)> {
-    let mut hash = Sha256::new();
-    for (_, payload) in all.iter().filter(|(kind, _)| *kind == Kind::Frame) {
-        hash.update(Sha256::digest(payload));
-    }
+    let promised = promised(&all);
     let (_, last) = all.last_mut().unwrap();
     let signed: Signed = decode(last).unwrap();
     let mut end: SegmentEnd = signed.unverified().unwrap();
-    end.commitment = <[u8; 32]>::from(hash.finalize()).into();
+    end.commitment = promised.digest().into();
     *last = encode(&Signed::new(&end).sign::<SegmentEnd>(&WORLD.owner));
     all
 }
@@ -105,7 +140,7 @@ fn outcome(all: &[(Kind, Vec<u8>)]) -> (Vec<String>, Vec<Picture>, Duration) {
                     format!("{header:?} {}", remainder.sealed.len())
                 })
             }
-            Kind::End => opener.end(payload).map(|()| "ended".into()),
+            Kind::End => opener.end(payload).map(|_| "ended".into()),
         };
         out.push(result.unwrap_or_else(|e| format!("refused: {e}")));
     }
@@ -251,7 +286,7 @@ fn take(mut bytes: &[u8]) -> (Vec<Picture>, bool) {
             Kind::Frame => opener.frame(payload).map(|(picture, ..)| {
                 pictures.push(picture.clone());
             }),
-            Kind::End => opener.end(payload).map(|()| ended = true),
+            Kind::End => opener.end(payload).map(|_| ended = true),
         };
         if taken.is_err() {
             return (pictures, true);
@@ -326,7 +361,9 @@ fn altered_footage_does_not_fit_what_its_owner_has_kept() {
                 let (picture, _, remainder) = opener.frame(&payload).unwrap();
                 frames.push((picture.clone(), remainder));
             }
-            Kind::End => opener.end(&payload).unwrap(),
+            Kind::End => {
+                opener.end(&payload).unwrap();
+            }
         }
     }
     let agreement = world.agreement(Mode::Oblivious);

@@ -90,9 +90,15 @@ pub struct SegmentEnd {
     /// How many frames it has.
     #[n(2)]
     pub frames: u64,
-    /// SHA-256 over the SHA-256 of each frame's payload, in order: what the owner commits to.
+    /// What the owner commits to: [`Promised::digest`](crate::protocol::Promised::digest).
     #[n(3)]
     pub commitment: B32,
+    /// Id of the contract.
+    #[n(4)]
+    pub contract: B32,
+    /// The ticket.
+    #[n(5)]
+    pub ticket: u64,
 }
 
 impl Document for SegmentEnd {
@@ -101,16 +107,28 @@ impl Document for SegmentEnd {
 
 /// Appends a message.
 pub fn write(out: &mut Vec<u8>, kind: Kind, payload: &[u8]) {
+    let start = begin(out, kind);
+    out.extend_from_slice(payload);
+    end(out, start);
+}
+
+/// Begins a message, whose payload is then appended: where the payload begins.
+pub(super) fn begin(out: &mut Vec<u8>, kind: Kind) -> usize {
     let code = match kind {
         Kind::Segment => 1,
         Kind::Frame => 2,
         Kind::End => 3,
     };
     out.extend_from_slice(MAGIC);
-    out.extend_from_slice(&[code, 0, 0, 0]);
+    out.extend_from_slice(&[code, 0, 0, 0, 0, 0, 0, 0]);
+    out.len()
+}
+
+/// Ends the message whose payload begins at `start`.
+pub(super) fn end(out: &mut [u8], start: usize) {
     // Never longer than MAX_PAYLOAD.
-    out.extend_from_slice(&(payload.len() as u32).to_be_bytes());
-    out.extend_from_slice(payload);
+    let length = (out.len() - start) as u32;
+    out[start - 4..start].copy_from_slice(&length.to_be_bytes());
 }
 
 /// A message in bytes of a stream.
@@ -126,6 +144,15 @@ pub struct Message<'a> {
 
 /// The first message in `bytes`; `None` if it is not whole yet.
 pub fn read(bytes: &[u8]) -> Result<Option<Message<'_>>, Error> {
+    read_within(bytes, |_| MAX_PAYLOAD)
+}
+
+/// … whose payload may be so long, by its kind: a longer one is an error as soon as its length is
+/// there.
+pub fn read_within(
+    bytes: &[u8],
+    most: impl FnOnce(Kind) -> usize,
+) -> Result<Option<Message<'_>>, Error> {
     let magic = bytes.len().min(MAGIC.len());
     if bytes[..magic] != MAGIC[..magic] {
         return Err(Error::Form("a message does not begin as one"));
@@ -142,7 +169,7 @@ pub fn read(bytes: &[u8]) -> Result<Option<Message<'_>>, Error> {
     let length = header[8..]
         .iter()
         .fold(0usize, |length, &byte| length << 8 | usize::from(byte));
-    if length > MAX_PAYLOAD {
+    if length > most(kind).min(MAX_PAYLOAD) {
         return Err(Error::Form("a message that is too long"));
     }
     let end = HEADER + length;
@@ -153,16 +180,15 @@ pub fn read(bytes: &[u8]) -> Result<Option<Message<'_>>, Error> {
     }))
 }
 
-/// The three parts of a frame under the key: each but the last with its length (u32) before it.
-pub(super) fn join_parts(parts: [&[u8]; 3]) -> Vec<u8> {
+/// Appends the three parts of a frame under the key: each but the last with its length (u32) before
+/// it.
+pub(super) fn join_parts(out: &mut Vec<u8>, parts: [&[u8]; 3]) {
     let [rest, masked, remainder] = parts;
-    let mut out = Vec::with_capacity(rest.len() + masked.len() + remainder.len() + 64);
     for part in [rest, masked] {
         out.extend_from_slice(&(part.len() as u32).to_be_bytes());
         out.extend_from_slice(part);
     }
     out.extend_from_slice(remainder);
-    out
 }
 
 /// Reads what [`join_parts`] made.

@@ -8,13 +8,18 @@
 //! the owner itself, which it keeps for the owner.
 
 mod arrange;
+mod audit;
 mod cloud;
+mod evidence;
 pub mod message;
 mod owner;
+mod pieces;
 mod remainder;
 mod restore;
 
+pub use audit::{Fault, Found, Question};
 pub use cloud::{Opened, Opener};
+pub use evidence::Evidence;
 pub use owner::{Agreement, Prepared, Sealer, Summary, Ticket};
 pub use remainder::{Kept, Remainder, RemainderReader};
 pub use restore::{Fit, Restorer, Unmask, signs};
@@ -54,6 +59,24 @@ pub enum Error {
     /// Messages in an order that there is not.
     #[error("the sealed stream is out of order: {0}")]
     Order(&'static str),
+    /// The owner signed something else than it sent.
+    #[error("the owner commits to something else than it sent")]
+    Commitment,
+    /// What was sent cannot be kept for an audit, or not be read again.
+    #[error(
+        "what was sent cannot be kept for an audit: {0}; set TMPDIR to a directory with more room"
+    )]
+    Kept(#[source] std::io::Error),
+    /// Frames larger than the cloud takes.
+    #[error("frames of {width}x{height} are larger than this cloud takes: {most} pixels at most")]
+    Pixels {
+        /// Pixels in a row.
+        width: u32,
+        /// Rows.
+        height: u32,
+        /// Pixels of a frame.
+        most: u64,
+    },
     /// An identity or key that does not fit.
     #[error(transparent)]
     Identity(#[from] crate::identity::Error),
@@ -76,6 +99,8 @@ fn ticket_ciphertexts(mode: Mode, key: &homomorphic::packed::PublicKey) -> Resul
     })
 }
 
+#[cfg(test)]
+mod audits;
 #[cfg(test)]
 mod malice;
 #[cfg(test)]

@@ -2,7 +2,9 @@
 //! The owner's side: from tickets to a sealed stream.
 
 use super::super::{Chroma, Geometry, Picture, Split, Splitter};
+use super::evidence::{Evidence, Frames};
 use super::message::{self, FrameHeader, Kind, SegmentEnd};
+use super::pieces::{Candidates, Commitment};
 use super::remainder::Writer;
 use super::{Error, KEY_BYTES, arrange, key_info, packing, ticket_ciphertexts};
 use crate::homomorphic::oblivious::{LabelPairs, make_labels, randomiser_bits};
@@ -130,6 +132,10 @@ pub struct Prepared {
     bits: Vec<u8>,
     cover: Cover,
     labels: Vec<u8>,
+    /// What labels were drawn from.
+    seed: Zeroizing<[u8; 32]>,
+    /// The ticket's, if they are to be shown again.
+    ciphertexts: Vec<u8>,
     key: Zeroizing<[u8; KEY_BYTES]>,
 }
 
@@ -141,10 +147,18 @@ impl Prepared {
         let layout = Layout::new(&ticket.key, 0, &agreement.agreed.settings, width, height);
         let bits = carried_bits(&agreement.agreed.settings, width, height);
         let mut labels = Vec::new();
+        let random = || {
+            let mut bytes = Zeroizing::new([0; 32]);
+            let drawn = getrandom::fill(&mut *bytes);
+            drawn.map_err(|_| homomorphic::Error::Random)?;
+            Ok::<_, Error>(bytes)
+        };
+        let seed = random()?;
         let cover = match agreement.mode {
             Mode::Oblivious => {
-                let (pairs, ciphertexts) =
-                    make_labels(&agreement.key, &ticket.ciphertexts, &agreement.randomiser)?;
+                let (key, randomiser) = (&agreement.key, &agreement.randomiser);
+                let made = make_labels(key, &ticket.ciphertexts, randomiser, &seed);
+                let (pairs, ciphertexts) = made?;
                 for ciphertext in &ciphertexts {
                     labels.extend_from_slice(&agreement.key.to_bytes(ciphertext));
                 }
@@ -161,9 +175,18 @@ impl Prepared {
                 }
             }
         };
-        let mut key = Zeroizing::new([0; KEY_BYTES]);
-        getrandom::fill(&mut *key).map_err(|_| homomorphic::Error::Random)?;
+        let contract = &agreement.agreed.contract;
+        let ciphertexts = match contract.is_audited(agreement.mode) {
+            true => {
+                let each = ticket.ciphertexts.iter();
+                each.flat_map(|c| agreement.key.to_bytes(c)).collect()
+            }
+            false => Vec::new(),
+        };
         Ok(Self {
+            key: random()?,
+            seed,
+            ciphertexts,
             agreement,
             head: ticket.head,
             signed: ticket.signed,
@@ -171,7 +194,6 @@ impl Prepared {
             bits,
             cover,
             labels,
-            key,
         })
     }
 
@@ -182,25 +204,31 @@ impl Prepared {
 }
 
 /// What was sent of a segment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Summary {
     /// The ticket.
     pub ticket: u64,
     /// Frames.
     pub frames: u64,
-    /// SHA-256 over the SHA-256 of each frame's payload.
+    /// What was committed to: [`Promised::digest`](crate::protocol::Promised::digest).
     pub commitment: [u8; 32],
     /// Sum of squares of what was sealed of luma less what came.
     pub squares: u64,
+    /// What answers an audit, if the contract has any.
+    pub evidence: Option<Evidence>,
 }
 
 struct Current {
     prepared: Prepared,
+    geometry: Geometry,
     splitter: Splitter,
     remainders: Writer,
     cipher: Aes256Gcm,
-    frames: u64,
-    commitment: Sha256,
+    /// The head's payload.
+    head: Vec<u8>,
+    /// What may be asked for.
+    kept: Option<Frames>,
+    commitment: Commitment,
     squares: u64,
 }
 
@@ -254,14 +282,18 @@ impl Sealer {
         };
         let mut out = Vec::new();
         let signed = Signed::new(&head).sign::<SegmentHead>(&self.identity);
-        message::write(&mut out, Kind::Segment, &protocol::encode(&signed));
+        let head = protocol::encode(&signed);
+        message::write(&mut out, Kind::Segment, &head);
+        let audited = agreement.agreed.contract.is_audited(agreement.mode);
         self.current = Some(Current {
+            geometry,
             splitter: Splitter::new(geometry, &agreement.agreed.settings, Some(&prepared.layout))?
                 .with_loss(agreement.agreed.contract.loss)?,
             remainders: Writer::new(&self.identity, agreement.agreed.id, prepared.head.number),
             cipher: Aes256Gcm::new((&*prepared.key).into()),
-            frames: 0,
-            commitment: Sha256::new(),
+            commitment: Commitment::new(&head),
+            head,
+            kept: audited.then(Frames::new).transpose()?,
             squares: 0,
             prepared,
         });
@@ -277,9 +309,10 @@ impl Sealer {
     ) -> Result<Vec<u8>, Error> {
         let current = self.current.as_mut();
         let current = current.ok_or(Error::Order("a frame before its segment"))?;
-        let number = current.frames;
+        let number = current.commitment.frames();
         let split = current.splitter.split(picture, number == 0)?;
-        let masked = current.prepared.cover(number, &split)?;
+        let bits = current.prepared.bits(&split);
+        let masked = current.prepared.cover(number, &split, &bits)?;
         let sent = !split.positions.is_empty();
         // What comes back is what was sealed.
         let sealed = current.splitter.sealed().unwrap_or(picture);
@@ -288,62 +321,104 @@ impl Sealer {
                 .remainders
                 .seal(number, sealed, sent, &split.remainders, Split::NONE)?;
         current.squares += split.squares;
-        let mut body = message::join_parts([&split.rest, &masked, &remainder]);
         let header = FrameHeader {
             number,
             pts,
             duration,
         };
         let header = header.to_bytes();
-        current
+        let room = split.rest.len() + masked.len() + remainder.len() + 256;
+        let mut out = Vec::with_capacity(room);
+        let start = message::begin(&mut out, Kind::Frame);
+        out.extend_from_slice(&header);
+        let body = out.len();
+        message::join_parts(&mut out, [&split.rest, &masked, &remainder]);
+        let tag = current
             .cipher
-            .encrypt_in_place(&nonce(number), &header, &mut body)
+            .encrypt_inout_detached(&nonce(number), &header, (&mut out[body..]).into())
             .map_err(|_| Error::Form("a frame that is too long"))?;
-        let payload = [header.as_slice(), &body].concat();
-        current.commitment.update(Sha256::digest(&payload));
-        current.frames += 1;
-        let mut out = Vec::with_capacity(payload.len() + 16);
-        message::write(&mut out, Kind::Frame, &payload);
+        out.extend_from_slice(&tag);
+        message::end(&mut out, start);
+        let payload = &out[start..];
+        let candidates = Candidates {
+            frame: number,
+            bits: &bits,
+            positions: &split.positions,
+            widths: &split.widths,
+            predictions: &split.predictions,
+            masked: &masked,
+        };
+        let candidates = current.kept.as_ref().map(|_| &candidates);
+        current.commitment.frame(payload, candidates);
+        if let Some(kept) = &mut current.kept {
+            kept.add(payload)?;
+        }
         Ok(out)
+    }
+
+    /// Whether so much is kept of the segment that the next should begin.
+    pub fn is_full(&self) -> bool {
+        let kept = self.current.as_ref().and_then(|c| c.kept.as_ref());
+        kept.is_some_and(Frames::are_many)
     }
 
     /// Ends the segment: its last message, and what it was. `None` if there is none.
     pub fn end(&mut self) -> Option<(Vec<u8>, Summary)> {
         let current = self.current.take()?;
-        let commitment: [u8; 32] = current.commitment.finalize().into();
+        let promised = current.commitment.promised();
+        let agreed = &current.prepared.agreement.agreed;
+        let ticket = current.prepared.head.number;
         let end = SegmentEnd {
             stream: self.stream.into(),
             segment: self.segment,
-            frames: current.frames,
-            commitment: commitment.into(),
+            frames: promised.frames,
+            commitment: promised.digest().into(),
+            contract: agreed.id.into(),
+            ticket,
         };
         self.segment += 1;
         let mut out = Vec::new();
         let signed = Signed::new(&end).sign::<SegmentEnd>(&self.identity);
         message::write(&mut out, Kind::End, &protocol::encode(&signed));
         let summary = Summary {
-            ticket: current.prepared.head.number,
-            frames: current.frames,
-            commitment,
+            ticket,
+            frames: promised.frames,
+            commitment: promised.digest(),
             squares: current.squares,
+            evidence: current.kept.map(|frames| Evidence {
+                third: *agreed.contract.ttp.sign,
+                contract: agreed.id,
+                ticket,
+                geometry: current.geometry,
+                settings: agreed.settings.clone(),
+                loss: agreed.contract.loss,
+                bits: current.prepared.bits,
+                head: current.head,
+                ciphertexts: current.prepared.ciphertexts,
+                seed: current.prepared.seed,
+                key: current.prepared.key,
+                frames,
+                promised,
+            }),
         };
         Some((out, summary))
     }
 }
 
 impl Prepared {
+    /// The bits that candidates of a frame would carry.
+    fn bits(&self, split: &Split) -> Vec<u8> {
+        let bit = |&position: &u32| self.bits[position as usize];
+        split.positions.iter().map(bit).collect()
+    }
+
     /// The candidates of a frame, as the cloud gets them.
-    fn cover(&self, frame: u64, split: &Split) -> Result<Vec<u8>, Error> {
-        let bits: Vec<u8> = split
-            .positions
-            .iter()
-            .map(|&position| self.bits[position as usize])
-            .collect();
+    fn cover(&self, frame: u64, split: &Split, bits: &[u8]) -> Result<Vec<u8>, Error> {
         match &self.cover {
             Cover::Labels(pairs) => {
-                Ok(pairs.mask(frame, &bits, &split.widths, &split.values, &split.deltas))
+                Ok(pairs.mask(frame, bits, &split.widths, &split.values, &split.deltas))
             }
-            Cover::Slots { packing, tables } => self.slots(packing, tables, &bits, split),
+            Cover::Slots { packing, tables } => self.slots(packing, tables, bits, split),
         }
     }
 

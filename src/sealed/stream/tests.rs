@@ -43,6 +43,8 @@ pub(super) static WORLD: LazyLock<World> = LazyLock::new(|| {
         name: Vec::new().into(),
         per_block: DEFAULT_PER_BLOCK,
         loss: DEFAULT_LOSS,
+        audit: 1000,
+        pixels: 0,
     };
     let signed = Signed::new(&contract)
         .sign::<Contract>(&owner)
@@ -144,7 +146,7 @@ impl World {
     }
 
     pub(super) fn opener(&self) -> Opener {
-        Opener::new(self.cloud.clone(), self.secret.clone())
+        Opener::new(self.cloud.clone(), self.secret.clone(), u64::MAX)
     }
 
     pub(super) fn contracts(&self) -> impl FnOnce(&[u8; 32]) -> Option<Contract> {
@@ -154,7 +156,7 @@ impl World {
 }
 
 /// Something like a camera's picture, a little different in every frame.
-fn picture(n: usize) -> Picture {
+pub(super) fn picture(n: usize) -> Picture {
     let geometry = Geometry::new(SIZE[0], SIZE[1], Chroma::I420).unwrap();
     let mut picture = Picture::new(geometry);
     for plane in 0..3 {
@@ -225,7 +227,9 @@ fn open(stream: &[u8]) -> Result<Vec<(Picture, Remainder)>, Error> {
                 assert_eq!(header.pts, Some(header.number * 100_000_000));
                 out.push((picture.clone(), remainder));
             }
-            Kind::End => opener.end(&payload)?,
+            Kind::End => {
+                opener.end(&payload)?;
+            }
         }
     }
     assert!(!opener.is_open());

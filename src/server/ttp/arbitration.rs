@@ -4,7 +4,9 @@
 use super::{Answer, TtpRole, blocking, caller, permit, read};
 use crate::arbiter::{self, Candidate, Finding};
 use crate::luma::Plane;
-use crate::protocol::{Code, Contract, Judged, Leak, Signed, Suspect, Verdict, suspect_digest};
+use crate::protocol::{
+    Audited, Code, Contract, Judged, Leak, Signed, Suspect, Verdict, suspect_digest,
+};
 use crate::server::app::{App, parse};
 use crate::server::refusal::{Refusal, cbor};
 use crate::store::{ContractRecord, Error, Hash, TicketId, now_ms};
@@ -36,6 +38,8 @@ struct Compared {
     id: TicketId,
     issued_ms: u64,
     retrieved_ms: Option<u64>,
+    audited: Option<Audited>,
+    received: bool,
     candidate: Candidate,
 }
 
@@ -116,6 +120,9 @@ fn leak(contract: &Contract, record: &ContractRecord, found: &Compared, finding:
         registration: arbiter::describe(&finding.registration),
         deleted: record.deleted,
         retrieved_ms: found.retrieved_ms,
+        audited: found.audited,
+        audits: record.audits(now_ms()),
+        received: found.received,
     }
 }
 
@@ -161,6 +168,8 @@ async fn candidates(
             id,
             issued_ms: ticket.issued_ms,
             retrieved_ms: ticket.retrieved_ms,
+            audited: ticket.audit.as_ref().map(|audit| audit.state(now_ms())),
+            received: ticket.agrees(),
             candidate: Candidate {
                 key: ticket.secret.key(),
                 settings,

@@ -31,6 +31,7 @@ pub async fn info(State(app): State<Arc<App>>) -> Answer<impl IntoResponse + use
     Ok(cbor(&TtpInfo {
         identity: role.party(),
         token_needed: role.token.is_some(),
+        audit: app.config.audit,
     }))
 }
 
@@ -149,7 +150,10 @@ pub async fn add(
         return wrong("names another third party: GET /v1/ttp says which this is");
     }
     if contract.settings().is_none() {
-        return wrong("has numbers that cannot be used: steps are multiples of 4 up to 200");
+        return wrong(
+            "has numbers that cannot be used: steps are multiples of 4 up to 200, and with audits \
+             a ticket lasts a minute at most",
+        );
     }
     let cloud = role.registry.party(*contract.cloud.sign).await?;
     let fits = |party: &Party, record: &PartyRecord| party.agree == record.agree;
@@ -164,9 +168,17 @@ pub async fn add(
         return wrong("names another Paillier key of the cloud than is registered");
     }
     let id = ask.contract.id::<Contract>();
+    let audit = app.config.audit;
+    if contract.audit != audit && role.registry.contract(id).await?.is_none() {
+        let named = contract.audit;
+        return wrong(&format!(
+            "names {named} audits in 1000 tickets where this third party makes {audit}"
+        ));
+    }
     let signed = ask.contract.sign::<Contract>(&role.identity);
     let contract = role.registry.add_contract(id, signed).await?;
-    Ok(cbor(&ContractBody { contract }))
+    let audits = None;
+    Ok(cbor(&ContractBody { contract, audits }))
 }
 
 /// `GET /v1/ttp/contracts/{id}`.
@@ -188,6 +200,7 @@ pub async fn one(
         .any(|party| *party.sign == key)
     {
         true => Ok(cbor(&ContractBody {
+            audits: Some(record.audits(now_ms())),
             contract: record.signed,
         })),
         false => Err(none()),

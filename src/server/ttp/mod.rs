@@ -2,10 +2,12 @@
 //! The third party: its routes, and what they share.
 
 mod arbitration;
+mod audits;
 mod contracts;
 mod tickets;
 
 pub use arbitration::arbitrate;
+pub use audits::{demand, open, receive};
 pub use contracts::{add, delete, deletions, info, key, one, parameters, register};
 pub use tickets::{features, issue, retrieve};
 

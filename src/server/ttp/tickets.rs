@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Routes about tickets: issuing them, what was seen under them, and taking their marks out.
 
+use super::audits::challenge;
 use super::contracts::CONTRACT_BYTES;
 use super::{Answer, TtpRole, asked, blocking, computing, gone};
 use crate::homomorphic::packed::Encryptor;
@@ -8,13 +9,13 @@ use crate::homomorphic::retrieval::{Sign, masks, packed_masks};
 use crate::homomorphic::ticket;
 use crate::identity::PublicId;
 use crate::protocol::{
-    CloudMasks, Code, Contract, Features, Grant, Grants, MASKS_INFO, MAX_FEATURES, MAX_TICKETS,
-    Masks, Mode, PADS_INFO, RetrievalRequest, SEED_INFO, Signed, TICKET_INFO, TicketHead,
-    TicketRequest, TicketSecret, encode,
+    AUDIT_ALL, Challenge, CloudMasks, Code, Contract, Features, Grant, Grants, MASKS_INFO,
+    MAX_FEATURES, MAX_TICKETS, Masks, Mode, Noted, PADS_INFO, RetrievalRequest, SEED_INFO, Signed,
+    TICKET_INFO, TicketHead, TicketRequest, TicketSecret, encode,
 };
 use crate::server::app::App;
 use crate::server::refusal::{Refusal, cbor};
-use crate::store::{Error, Issued, Reported, Ticket, Used, Wanted, now_ms};
+use crate::store::{Error, Issued, Lot, Reported, Ticket, Used, Wanted, now_ms};
 use crate::watermark::{Layout, Settings};
 use axum::extract::{Request, State};
 use axum::response::IntoResponse;
@@ -51,7 +52,21 @@ pub async fn issue(
         let message = format!("frames have {least} to {most} pixels a side");
         return Err(Refusal::malformed(message));
     }
-    let (contract, _) = role.owned(&caller, *ask.contract).await?;
+    let (contract, record) = role.owned(&caller, *ask.contract).await?;
+    if record.audits(now_ms()).stops(record.tickets) {
+        return Err(Refusal::new(
+            Code::Audit,
+            "an audit of this contract has failed, or too much was not answered or not reported: there \
+             are no more tickets under it (GET /v1/ttp/contracts/ID has the counts)",
+        ));
+    }
+    if !contract.takes(ask.width, ask.height) {
+        let message = format!(
+            "frames of {}x{} are larger than the contract's cloud takes: {} pixels at most",
+            ask.width, ask.height, contract.pixels
+        );
+        return Err(Refusal::malformed(message));
+    }
     let cloud = role.registry.party(*contract.cloud.sign).await?;
     let cloud = cloud.and_then(|cloud| cloud.key);
     let modulus = cloud.ok_or(Error::Corrupt("cloud's key"))?.modulus;
@@ -142,25 +157,48 @@ pub async fn features(
         return Err(Refusal::malformed(message));
     }
     // Also of a deleted contract: a copy of what was sent under it may be found.
-    role.of(&caller, *ask.contract).await?;
+    let (contract, _) = role.of(&caller, *ask.contract).await?;
+    let id = (*ask.contract, ask.ticket);
+    let ticket = role.registry.ticket(id).await?;
+    let ticket = ticket.ok_or_else(|| Refusal::not_found("ticket"))?;
     let used = Used {
         started_ms: ask.started_ms,
         hashes: ask.hashes,
         frames: ask.frames,
         commitment: ask.commitment,
     };
-    match role
-        .registry
-        .report((*ask.contract, ask.ticket), used)
-        .await?
-    {
-        Reported::Done => Ok(axum::http::StatusCode::NO_CONTENT),
-        Reported::Unknown => Err(Refusal::not_found("ticket")),
-        Reported::Conflict => Err(Refusal::new(
+    let commitment = used.commitment;
+    let lot = lot(app.config.audit, &contract, &ticket, &used)?;
+    match role.registry.report(id, used, lot).await? {
+        (Reported::Done, audit) => {
+            let challenge = audit.map(|audit| {
+                let challenge = challenge(id, commitment, &audit);
+                Signed::new(&challenge).sign::<Challenge>(&role.identity)
+            });
+            Ok(cbor(&Noted { challenge }))
+        }
+        (Reported::Unknown, _) => Err(Refusal::not_found("ticket")),
+        (Reported::Conflict, _) => Err(Refusal::new(
             Code::Conflict,
             "something else was reported of this ticket before, and the first report stands",
         )),
     }
+}
+
+/// Draws, now that the report is there, whether it is audited, and where.
+fn lot(audit: u32, contract: &Contract, ticket: &Ticket, used: &Used) -> Answer<Lot> {
+    let mut random = [0; 36];
+    getrandom::fill(&mut random).map_err(|_| Error::Random)?;
+    let (number, seed) = random.split_at(4);
+    let number = number.iter().fold(0, |n, &byte| n << 8 | u32::from(byte));
+    let mut lot = Lot {
+        seed: [0; 32],
+        drawn: number % AUDIT_ALL < contract.audit,
+        possible: audit > 0 && contract.is_audited(ticket.mode) && used.frames > 0,
+        now: now_ms(),
+    };
+    lot.seed.copy_from_slice(seed);
+    Ok(lot)
 }
 
 /// `POST /v1/ttp/retrievals`.

@@ -7,8 +7,8 @@ use crate::feature::{PHash, index::Index};
 use crate::identity::{AeadKey, Identity};
 use crate::protocol::{B32, Deletion, Mode, Signed};
 use crate::store::registry::{
-    CODE, ContractRecord, Issued, PartyRecord, Registering, Registry, Reported, Ticket, TicketId,
-    TicketSecrets, Used, Wanted, word_mark,
+    AuditOutcome, CODE, ContractRecord, Issued, Lot, PartyRecord, Received, Registering, Registry,
+    Reported, Ticket, TicketAudit, TicketId, TicketSecrets, Used, Wanted, word_mark,
 };
 use crate::store::{Error, Hash, Room};
 use async_trait::async_trait;
@@ -69,6 +69,10 @@ struct TicketRecord {
     sealed: ByteVec,
     #[n(7)]
     retrieved_ms: Option<u64>,
+    #[n(8)]
+    audit: Option<TicketAudit>,
+    #[n(9)]
+    received: Option<Received>,
 }
 
 /// The end of the log of deletions.
@@ -108,6 +112,8 @@ impl TicketRecord {
             feature: self.feature,
             used: self.used,
             retrieved_ms: self.retrieved_ms,
+            audit: self.audit,
+            received: self.received,
             secret: TicketSecrets::open(key, id, &self.sealed)?,
         })
     }
@@ -193,22 +199,57 @@ fn issue(tx: &mut Tx<'_>, key: &AeadKey, wanted: &Wanted) -> Result<Issued, Erro
             used: None,
             sealed: secret.seal(key, &id)?.into(),
             retrieved_ms: None,
+            audit: None,
+            received: None,
         };
         tx.put(Space::Tickets, ticket_key(&id), &record);
-        tickets.push(Ticket {
-            number: id.1,
-            mode: wanted.mode,
-            size: wanted.size,
-            issued_ms: wanted.issued_ms,
-            expires_ms: wanted.expires_ms,
-            feature: wanted.feature,
-            used: None,
-            retrieved_ms: None,
-            secret,
-        });
+        tickets.push(record.open(key, &id)?);
     }
     tx.put(Space::Contracts, wanted.contract.to_vec(), &contract);
     Ok(Issued::Tickets(tickets))
+}
+
+/// A ticket and its contract.
+fn both(tx: &Tx<'_>, id: &TicketId) -> Result<Option<(ContractRecord, TicketRecord)>, Error> {
+    let contract: Option<ContractRecord> = tx.get(Space::Contracts, &id.0)?;
+    let record: Option<TicketRecord> = tx.get(Space::Tickets, &ticket_key(id))?;
+    Ok(contract.zip(record))
+}
+
+fn store(tx: &mut Tx<'_>, id: &TicketId, contract: &ContractRecord, record: &TicketRecord) {
+    tx.put(Space::Contracts, id.0.to_vec(), contract);
+    tx.put(Space::Tickets, ticket_key(id), record);
+}
+
+/// Notes a report: what came of it, what is asked, and whether it is new.
+fn report(
+    tx: &mut Tx<'_>,
+    id: &TicketId,
+    used: Used,
+    lot: &Lot,
+) -> Result<(Reported, Option<TicketAudit>, bool), Error> {
+    let Some((mut contract, mut record)) = both(tx, id)? else {
+        return Ok((Reported::Unknown, None, false));
+    };
+    if let Some(before) = &record.used {
+        return Ok(match *before == used {
+            true => (Reported::Done, record.audit, false),
+            false => (Reported::Conflict, None, false),
+        });
+    }
+    if let Some(received) = record.received {
+        contract.unreported = contract.unreported.saturating_sub(1);
+        contract.failed += u64::from(received != used.sent());
+    }
+    if lot.possible && (lot.drawn || contract.demanded) {
+        let audit = lot.audit();
+        contract.demanded = false;
+        contract.awaited.push(audit.until_ms);
+        record.audit = Some(audit);
+    }
+    record.used = Some(used);
+    store(tx, id, &contract, &record);
+    Ok((Reported::Done, record.audit, true))
 }
 
 fn delete(tx: &mut Tx<'_>, id: Hash, now: u64, ttp: &Identity) -> Result<Option<Signed>, Error> {
@@ -271,11 +312,7 @@ impl Registry for EmbeddedRegistry {
             if let Some(before) = tx.get::<ContractRecord>(Space::Contracts, &id)? {
                 return Ok(before.signed);
             }
-            let record = ContractRecord {
-                signed,
-                tickets: 0,
-                deleted: None,
-            };
+            let record = ContractRecord::new(signed);
             tx.put(Space::Contracts, id.to_vec(), &record);
             Ok(record.signed)
         };
@@ -311,35 +348,105 @@ impl Registry for EmbeddedRegistry {
         self.engine.read(work).await
     }
 
-    async fn report(&self, id: TicketId, used: Used) -> Result<Reported, Error> {
+    async fn report(
+        &self,
+        id: TicketId,
+        used: Used,
+        lot: Lot,
+    ) -> Result<(Reported, Option<TicketAudit>), Error> {
         let hashes = used.hashes.clone();
-        let work = move |tx: &mut Tx<'_>| {
-            let record: Option<TicketRecord> = tx.get(Space::Tickets, &ticket_key(&id))?;
-            let Some(mut record) = record else {
-                return Ok((Reported::Unknown, false));
-            };
-            if let Some(before) = &record.used {
-                return Ok(match *before == used {
-                    true => (Reported::Done, false),
-                    false => (Reported::Conflict, false),
-                });
-            }
-            record.used = Some(used);
-            tx.put(Space::Tickets, ticket_key(&id), &record);
-            Ok((Reported::Done, true))
-        };
-        let (reported, anew) = self.engine.write(Needs::Room, work).await?;
+        let work = move |tx: &mut Tx<'_>| report(tx, &id, used, &lot);
+        let (reported, audit, anew) = self.engine.write(Needs::Room, work).await?;
         if anew {
             self.seen_mut().add(id, hashes);
         }
-        Ok(reported)
+        Ok((reported, audit))
+    }
+
+    async fn received(&self, id: TicketId, received: Received) -> Result<Reported, Error> {
+        let work = move |tx: &mut Tx<'_>| {
+            let Some((mut contract, mut record)) = both(tx, &id)? else {
+                return Ok(Reported::Unknown);
+            };
+            let reported = record.used.as_ref().map(Used::sent);
+            let other = |said: Option<Received>| said.is_some_and(|said| said != received);
+            if record.received == Some(received) {
+                return Ok(match other(reported) {
+                    true => Reported::Conflict,
+                    false => Reported::Done,
+                });
+            }
+            let lied = other(reported) || other(record.received);
+            if lied {
+                contract.failed += 1;
+            }
+            if record.used.is_none() && record.received.is_none() {
+                contract.unreported += 1;
+            }
+            record.received.get_or_insert(received);
+            store(tx, &id, &contract, &record);
+            Ok(match lied {
+                true => Reported::Conflict,
+                false => Reported::Done,
+            })
+        };
+        self.engine.write(Needs::Reserve, work).await
+    }
+
+    async fn demand(&self, contract: Hash) -> Result<Reported, Error> {
+        let work = move |tx: &mut Tx<'_>| {
+            let found: Option<ContractRecord> = tx.get(Space::Contracts, &contract)?;
+            let Some(mut found) = found else {
+                return Ok(Reported::Unknown);
+            };
+            found.demanded = true;
+            tx.put(Space::Contracts, contract.to_vec(), &found);
+            Ok(Reported::Done)
+        };
+        self.engine.write(Needs::Reserve, work).await
+    }
+
+    async fn audited(
+        &self,
+        id: TicketId,
+        outcome: AuditOutcome,
+        now: u64,
+    ) -> Result<Reported, Error> {
+        let work = move |tx: &mut Tx<'_>| {
+            let Some((mut contract, mut record)) = both(tx, &id)? else {
+                return Ok(Reported::Unknown);
+            };
+            let Some(audit) = &mut record.audit else {
+                return Ok(Reported::Conflict);
+            };
+            if let Some(before) = &audit.outcome {
+                return Ok(match *before == outcome {
+                    true => Reported::Done,
+                    false => Reported::Conflict,
+                });
+            }
+            if audit.until_ms < now {
+                return Ok(Reported::Conflict);
+            }
+            let awaited = contract
+                .awaited
+                .iter()
+                .position(|&until| until == audit.until_ms);
+            awaited.map(|place| contract.awaited.remove(place));
+            match outcome.passed {
+                true => contract.passed += 1,
+                false => contract.failed += 1,
+            }
+            audit.outcome = Some(outcome);
+            store(tx, &id, &contract, &record);
+            Ok(Reported::Done)
+        };
+        self.engine.write(Needs::Reserve, work).await
     }
 
     async fn retrieved(&self, id: TicketId, now: u64) -> Result<Reported, Error> {
         let work = move |tx: &mut Tx<'_>| {
-            let contract: Option<ContractRecord> = tx.get(Space::Contracts, &id.0)?;
-            let record: Option<TicketRecord> = tx.get(Space::Tickets, &ticket_key(&id))?;
-            let (Some(contract), Some(mut record)) = (contract, record) else {
+            let Some((contract, mut record)) = both(tx, &id)? else {
                 return Ok(Reported::Unknown);
             };
             if contract.deleted.is_some() {
