@@ -14,7 +14,7 @@ use crate::watermark::{Key, Layout, Word, carried_bits};
 
 const SIZE: [usize; 2] = [320, 240];
 const SEED: [u8; 32] = [77; 32];
-const FRAMES: usize = 4;
+const FRAMES: usize = 20;
 
 /// What an owner has sent, and what it has kept.
 struct Sent {
