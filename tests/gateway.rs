@@ -8,12 +8,14 @@ mod parties;
 use common::{Pipeline, Place};
 use gstcamvault::gateway::{Cloud, Encoder, Settings};
 use gstcamvault::homomorphic::retrieval::Sign;
+use gstcamvault::identity::Identity;
 use gstcamvault::protocol::*;
 use gstcamvault::sealed::stream::{Remainder, RemainderReader};
 use gstcamvault::server::{Gateway, GatewayError, Messages};
 use parties::Parties;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 const LONG: Duration = Duration::from_secs(180);
 const SCENE: &str = "videotestsrc pattern=zone-plate kx2=6 ky2=4 kt=2 num-buffers=40 \
@@ -161,6 +163,10 @@ fn a_stream_is_archived_with_the_owners_remainders() {
     let world = World::new(Encoder::Lossless);
     world.send();
     let archive = world.archive();
+    let done = world.cloud.activity();
+    let streams = (done.streams_open, done.streams_failed, done.archives);
+    assert_eq!((streams, done.frames), ((0, 0, 1), 40), "{done:?}");
+    assert!(done.bytes > 100_000, "{done:?}");
     let remainders = world.remainders(&archive.name);
     assert_eq!(remainders.len(), 40);
     for (n, (pts, remainder)) in remainders.iter().enumerate() {
@@ -174,10 +180,43 @@ fn a_stream_is_archived_with_the_owners_remainders() {
     let id = world.parties.agreed.id;
     let list = world.place.vault.block(world.cloud.archives(stranger, id));
     assert!(matches!(list, Err(GatewayError::NotFound(_))));
+    // An archive under legal hold stays, and it is said which.
+    let vault = &world.place.vault;
+    let file = vault.dir.path().join("gateway/gateway.identity");
+    let cloud = Arc::new(Identity::load(&file).unwrap());
+    let recording = cloud.recording_id(&archive.name);
+    let connected = vault.connect(&cloud);
+    vault.block(connected.hold(&recording, true)).unwrap();
+    let held = vault.block(world.cloud.forget(world.caller(), id));
+    let says = |why: &String| why.contains("legal hold") && why.contains(&archive.name);
+    assert!(matches!(&held, Err(GatewayError::Held(why)) if says(why)));
+    assert!(vault.stats().chunks > 0);
+    vault.block(connected.hold(&recording, false)).unwrap();
     world
         .place
         .vault
         .block(world.cloud.forget(world.caller(), id))
         .unwrap();
     assert_eq!(world.place.vault.stats().chunks, 0, "nothing is left");
+}
+
+#[test]
+fn a_gateway_that_stops_keeps_what_has_come() {
+    let world = World::new(Encoder::X264);
+    let endless = SCENE.replace("num-buffers=40", "is-live=true");
+    let camera = Pipeline::launch(&format!(
+        "{endless} ! {} ! tcpclientsink host=127.0.0.1 port={}",
+        world.parties.mark(),
+        world.port
+    ));
+    camera.play();
+    let end = Instant::now() + LONG;
+    while world.cloud.activity().frames < 30 {
+        assert!(Instant::now() < end, "{:?}", world.cloud.activity());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    world.place.vault.block(world.cloud.stop());
+    assert_eq!(world.cloud.activity().streams_open, 0);
+    let archive = world.archive();
+    assert!(world.remainders(&archive.name).len() >= 20);
 }

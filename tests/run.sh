@@ -43,7 +43,8 @@ step() {
 }
 
 SECONDS=0
-camvault_install python3-venv
+# The tests start PostgreSQL servers of their own.
+camvault_install postgresql python3-venv
 camvault_need_rust "$root"
 target=${CARGO_TARGET_DIR:-$root/target}
 
@@ -62,6 +63,8 @@ export CAMVAULT_MOTO=$target/moto/bin/moto_server
 
 step cargo fmt --check
 step cargo clippy --locked --all-targets -- -D warnings
+# What is built only on request. Its own test: cargo test --features otel --test otlp.
+step cargo clippy --locked --features otel --bin camvault --test otlp -- -D warnings
 step cargo build --locked --release
 camvault_environment "$target" release
 export G_DEBUG=fatal_warnings

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Sealed streams from the network into the vault: a pipeline for each connection.
 
-use super::{Inner, STREAMS, lock, new_name};
+use super::{Counts, Inner, STREAMS, lock, new_name};
 use crate::client::runtime;
 use crate::client::ttp::patiently;
 use crate::protocol::{Signed, decode};
@@ -23,18 +23,24 @@ pub fn listen(inner: &Arc<Inner>, listener: &TcpListener) {
         match listener.accept() {
             Ok((stream, peer)) => {
                 let inner = inner.clone();
+                if inner.stopping.load(Ordering::Relaxed) {
+                    return;
+                }
                 if lock(&inner.live).len() >= STREAMS {
-                    eprintln!("camvault: gateway: {peer}: too many streams at once: closed");
+                    tracing::warn!(%peer, "too many sealed streams at once: closed");
                     continue;
                 }
                 std::thread::spawn(move || {
-                    if let Err(why) = archive(&inner, &stream) {
-                        eprintln!("camvault: gateway: {peer}: {why}");
+                    let ended = archive(&inner, &stream);
+                    inner.counts.ended.fetch_add(1, Ordering::Relaxed);
+                    if let Err(why) = ended {
+                        inner.counts.failed.fetch_add(1, Ordering::Relaxed);
+                        tracing::warn!(%peer, %why, "a sealed stream failed");
                     }
                 });
             }
             Err(e) => {
-                eprintln!("camvault: gateway: no connection taken: {e}");
+                tracing::error!(error = %e, "taking a sealed stream");
                 std::thread::sleep(Duration::from_secs(1));
             }
         }
@@ -90,8 +96,17 @@ fn archive(inner: &Arc<Inner>, stream: &TcpStream) -> Result<(), String> {
         let found = bin.and_then(|bin| bin.by_name(name));
         found.ok_or_else(|| format!("the pipeline has no element {name}"))
     };
-    element("in")?.set_property("fd", stream.as_raw_fd());
+    let source = element("in")?;
+    source.set_property("fd", stream.as_raw_fd());
     let open = element("open")?;
+    count(inner, &source, |counts, buffer| {
+        counts
+            .bytes
+            .fetch_add(buffer.size() as u64, Ordering::Relaxed);
+    });
+    count(inner, &open, |counts, _| {
+        counts.frames.fetch_add(1, Ordering::Relaxed);
+    });
     open.set_property("key-file", inner.path("gateway.paillier"));
     open.set_property("identity", inner.path("gateway.identity"));
     open.set_property("contracts", inner.path("contracts"));
@@ -102,6 +117,23 @@ fn archive(inner: &Arc<Inner>, stream: &TcpStream) -> Result<(), String> {
     out.set_property("uri", uri.to_string());
     out.set_property("identity", inner.path("gateway.identity"));
     run(inner, &pipeline, &live)
+}
+
+/// Counts what leaves an element by its pad `src`.
+fn count(
+    inner: &Arc<Inner>,
+    element: &gst::Element,
+    add: impl Fn(&Counts, &gst::BufferRef) + Send + Sync + 'static,
+) {
+    let inner = inner.clone();
+    if let Some(pad) = element.static_pad("src") {
+        pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+            if let Some(buffer) = info.buffer() {
+                add(&inner.counts, buffer);
+            }
+            gst::PadProbeReturn::Ok
+        });
+    }
 }
 
 /// Runs to the end of the stream. After an error what was taken before still reaches the vault.
@@ -139,7 +171,9 @@ fn run(inner: &Inner, pipeline: &Running, live: &Live<'_>) -> Result<(), String>
                     failure = Some((why, Instant::now()));
                 }
             }
-            gst::MessageView::Warning(w) => eprintln!("camvault: gateway: {}", w.error()),
+            gst::MessageView::Warning(w) => {
+                tracing::warn!(warning = %w.error(), "a sealed stream");
+            }
             gst::MessageView::Element(e) => {
                 let Some(structure) = e.structure() else {
                     continue;
@@ -171,7 +205,9 @@ fn note(inner: &Inner, name: &str, structure: &gst::StructureRef) -> Result<(), 
         std::fs::create_dir_all(&dir)?;
         write_whole(file, format!("{started}\n").as_bytes())
     };
-    write(&file).map_err(|e| format!("{}: {e}", file.display()))
+    write(&file).map_err(|e| format!("{}: {e}", file.display()))?;
+    inner.counts.archives.fetch_add(1, Ordering::Relaxed);
+    Ok(())
 }
 
 /// Tells the third party what the owner has signed of a segment, without waiting. An owner that told
@@ -183,7 +219,7 @@ fn tell(inner: &Inner, structure: &gst::StructureRef) -> Result<(), String> {
     let runtime = runtime().map_err(|e| e.to_string())?;
     runtime.spawn(async move {
         if let Err(e) = patiently(|| ttp.receipt(end.clone())).await {
-            eprintln!("camvault: gateway: {e}");
+            tracing::warn!(error = %e, "the third party was not told of a segment");
         }
     });
     Ok(())

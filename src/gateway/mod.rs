@@ -20,13 +20,13 @@ use crate::protocol::{
     Archive, Archives, Contract, GatewayInfo, GatewayRetrieval, RecordingUrl, Signed, UrlError,
     Window, hex, vault_base,
 };
-use crate::server::{Gateway, GatewayError, Messages, secrets};
+use crate::server::{Activity, Gateway, GatewayError, Messages, secrets};
 use crate::store::{Hash, now_ms, write_whole};
 use async_trait::async_trait;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 
@@ -152,6 +152,20 @@ struct Inner {
     /// Streams that are being archived, by name: ends them.
     live: Mutex<HashMap<String, Arc<AtomicBool>>>,
     playing: Arc<Semaphore>,
+    /// No more streams are taken.
+    stopping: AtomicBool,
+    counts: Counts,
+}
+
+/// What has been done, see [`Activity`].
+#[derive(Default)]
+struct Counts {
+    ended: AtomicU64,
+    failed: AtomicU64,
+    frames: AtomicU64,
+    bytes: AtomicU64,
+    archives: AtomicU64,
+    retrievals: AtomicU64,
 }
 
 impl std::fmt::Debug for Cloud {
@@ -224,6 +238,8 @@ impl Inner {
             listener: Mutex::new(Some(listener)),
             live: Mutex::default(),
             playing: Arc::new(Semaphore::new(PLAYING)),
+            stopping: AtomicBool::new(false),
+            counts: Counts::default(),
             identity,
             settings,
         })
@@ -344,6 +360,7 @@ impl Inner {
             Err(_) if aside.exists() => (),
             renamed => renamed.map_err(|e| failed(format!("{}: {e}", path.display())))?,
         }
+        let mut held = Vec::new();
         for archive in self.list(id) {
             self.end(&archive.name).await;
             let recording = self.identity.recording_id(&archive.name);
@@ -353,12 +370,26 @@ impl Inner {
                     code: crate::protocol::Code::NotFound,
                     ..
                 }) => (),
+                Err(client::Error::Refused {
+                    code: crate::protocol::Code::Held,
+                    ..
+                }) => {
+                    held.push(archive.name);
+                    continue;
+                }
                 Err(e) => return Err(failed(e.to_string())),
             }
             let file = self.archive_dir(id).join(&archive.name);
             std::fs::remove_file(&file).map_err(|e| failed(format!("{}: {e}", file.display())))?;
         }
-        Ok(())
+        match held.is_empty() {
+            true => Ok(()),
+            false => Err(GatewayError::Held(format!(
+                "under legal hold and therefore still there: {}; all other archives are forgotten. \
+                 Ask again when the hold has ended",
+                held.join(", ")
+            ))),
+        }
     }
 
     /// Ends a stream that is being archived.
@@ -388,6 +419,39 @@ impl Gateway for Cloud {
             port: self.0.port,
             pixels: self.0.settings.max_pixels,
         }
+    }
+
+    fn activity(&self) -> Activity {
+        let counts = &self.0.counts;
+        let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
+        Activity {
+            streams_open: lock(&self.0.live).len(),
+            streams_ended: count(&counts.ended),
+            streams_failed: count(&counts.failed),
+            frames: count(&counts.frames),
+            bytes: count(&counts.bytes),
+            archives: count(&counts.archives),
+            archives_playing: PLAYING - self.0.playing.available_permits(),
+            retrievals: count(&counts.retrievals),
+        }
+    }
+
+    async fn vault(&self) -> Result<(), GatewayError> {
+        let info = self.0.vault.info().await;
+        info.map_err(|e| GatewayError::Failed(e.to_string()))?;
+        Ok(())
+    }
+
+    async fn third_party(&self) -> Result<(), GatewayError> {
+        let info = self.0.ttp.info().await;
+        info.map_err(|e| GatewayError::Failed(e.to_string()))?;
+        Ok(())
+    }
+
+    async fn stop(&self) {
+        self.0.stopping.store(true, Ordering::Relaxed);
+        let names: Vec<String> = lock(&self.0.live).keys().cloned().collect();
+        futures::future::join_all(names.iter().map(|name| self.0.end(name))).await;
     }
 
     async fn contract(&self, caller: Hash, contract: Signed) -> Result<Signed, GatewayError> {
@@ -425,6 +489,7 @@ impl Gateway for Cloud {
         ask: GatewayRetrieval,
     ) -> Result<Messages, GatewayError> {
         let terms = self.0.archive(&caller, &contract, &archive)?;
+        self.0.counts.retrievals.fetch_add(1, Ordering::Relaxed);
         playback::retrieve(self.0.clone(), contract, terms, archive, ask).await
     }
 }

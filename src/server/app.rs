@@ -1,40 +1,48 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What all requests share, and what is done around each of them.
 
-use super::auth::{self, Binds, Freshness, header};
+use super::auth::{self, Binds, Freshness, Once, header};
 use super::body;
 use super::config::{Config, Role};
 use super::hints::Hints;
-use super::metrics::Metrics;
+use super::jobs::Jobs;
+use super::metrics::{Counted, Limit, Metrics};
+use super::rates::Rates;
 use super::refusal::Refusal;
 use super::secrets::{self, Secret};
-use super::tokens::{Link, PutCounts};
+use super::tokens::Link;
 use super::ttp::{self, TtpRole};
-use super::upkeep::Sweeping;
-use super::{gateway, internal, metadata, ops, recordings, storage};
+use super::{gateway, health, internal, metadata, ops, recordings, storage, trace};
 use crate::ownership::{Leaf, Tree};
 use crate::protocol::{self, Code, signature::content_digest};
 use crate::store::{
-    Blobs, Embedded, Error as StoreError, Hash, Metadata, Remote, Room, Upkeep, now_ms,
+    Allowance, BlobPlace, Blobs, Embedded, Error as StoreError, Hash, Metadata, Postgres, Remote,
+    Room, Upkeep, now_ms,
 };
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::request::Parts;
+use axum::http::{HeaderValue, Method, header as fields};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post, put};
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use tracing::Instrument as _;
 
 /// Longest wait for a share of the memory for bodies.
 const MEMORY_WAIT: Duration = Duration::from_secs(10);
 /// Unit in which the memory for bodies is handed out.
 const MEMORY_UNIT: u64 = 4096;
+/// A server takes such a part of what an owner may do in a second at a time.
+const PIECES: u64 = 8;
 /// Leaves remembered.
 const MAX_KNOWN: usize = 100_000;
 
@@ -46,6 +54,8 @@ pub struct Peer(pub SocketAddr);
 pub struct MetadataRole {
     /// The store.
     pub store: Arc<dyn Metadata>,
+    /// What the store is.
+    pub engine: &'static str,
     /// Where its blobs are looked after.
     pub upkeep: Arc<dyn Upkeep>,
     /// For path keys.
@@ -54,8 +64,10 @@ pub struct MetadataRole {
     pub hints: Hints,
     /// Needed to enrol, where a token is needed.
     pub enroll_token: Option<zeroize::Zeroizing<String>>,
-    /// One deletes at a time.
-    pub sweeping: Sweeping,
+    /// Work shared with other servers.
+    pub jobs: Jobs,
+    /// There may be something to do.
+    pub wake: Notify,
     known: RwLock<HashMap<Hash, Leaf>>,
 }
 
@@ -63,8 +75,8 @@ pub struct MetadataRole {
 pub struct StorageRole {
     /// The store.
     pub store: Arc<dyn Blobs>,
-    /// Bytes uploaded under each put token.
-    pub counts: PutCounts,
+    /// What the store is.
+    pub engine: &'static str,
 }
 
 /// What all requests share.
@@ -83,9 +95,30 @@ pub struct App {
     pub admin_token: zeroize::Zeroizing<String>,
     /// Numbers.
     pub metrics: Metrics,
+    /// How the engines were.
+    pub examined: health::Last,
+    /// When it was opened.
+    pub began: Instant,
+    /// Connections that may still be opened.
+    pub connections: Arc<Semaphore>,
+    phase: AtomicU8,
+    /// What owners may do in a second, and under a put token.
+    pub rates: Rates,
     freshness: Freshness,
     requests: Semaphore,
     memory: Semaphore,
+}
+
+/// How far a server is on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Phase {
+    /// Not at all.
+    Serving,
+    /// It does everything, and asks to be left.
+    Leaving,
+    /// It ends what it does, and takes nothing more.
+    Ending,
 }
 
 /// A signed request from an enrolled owner.
@@ -95,14 +128,18 @@ pub struct Caller {
     pub key: Hash,
     /// Place in the tree.
     pub leaf: Leaf,
+    /// The request.
+    pub once: Once,
 }
 
 impl App {
-    /// Opens the other stores. Returns for how long to wait before the first request is taken.
+    /// Opens the other stores, on a thread of a runtime that may block; `shared` is a metadata store that
+    /// others have open too. Returns for how long to wait before the first request is taken.
     pub fn open(
         config: Config,
         blobs: Option<Arc<dyn Blobs>>,
         open_enrolment: bool,
+        shared: Option<Arc<dyn Metadata>>,
     ) -> Result<(Arc<Self>, Duration), super::Error> {
         let dir = config.secrets_dir();
         let fresh_data = !dir.exists();
@@ -112,58 +149,97 @@ impl App {
             Some(path) => secrets::read_or_make(path)?,
             None => make("link")?,
         };
-        let link = Link::new(&link);
+        let link_secret = link;
+        let link = Link::new(&link_secret);
         let admin_token = secrets::as_token(&make("admin.token")?);
         let room = Room::new(&config.data, config.reserve);
+        let permits = usize::try_from(config.memory / MEMORY_UNIT).unwrap_or(usize::MAX);
+        let requests = Semaphore::new(config.max_requests);
+        let memory = Semaphore::new(permits.min(Semaphore::MAX_PERMITS));
+        let limits = limits(&config, &requests, &memory, 0);
+        let metrics = Metrics::new(&limits, config.gateway.is_some());
         let ttp = match config.has(Role::Ttp) {
             true => {
                 let room = room.clone();
-                Some(TtpRole::open(&config.data, &dir, room, open_enrolment)?)
+                Some(TtpRole::open(
+                    &config.data,
+                    &dir,
+                    room,
+                    open_enrolment,
+                    &metrics.ttp,
+                )?)
             }
             false => None,
         };
         let metadata = match config.has(Role::Metadata) {
             false => None,
             true => {
-                let tree = Tree::new(*make("master")?);
+                let master = make("master")?;
+                let tree = Tree::new(*master);
                 let token = make("enroll.token")?;
-                let store = Embedded::open(&config.data.join("metadata"), tree.clone(), room)?;
+                super::check_place(&config.data, config.metadata.is_some())?;
+                let store: Arc<dyn Metadata> = match (shared, &config.metadata) {
+                    (Some(store), _) => store,
+                    (None, None) => {
+                        let dir = config.data.join("metadata");
+                        Arc::new(Embedded::open(&dir, tree.clone(), room)?)
+                    }
+                    (None, Some(url)) => {
+                        let shared = secrets::fingerprint(&[&master, &link_secret]);
+                        let opening = Postgres::open(url, tree.clone(), shared);
+                        Arc::new(Handle::current().block_on(opening)?)
+                    }
+                };
                 let upkeep: Arc<dyn Upkeep> = match (&blobs, &config.storage_url) {
                     (Some(blobs), None) => blobs.clone(),
                     (_, Some(url)) => Arc::new(remote(url, &config, &dir)?),
                     (None, None) => return Err(super::Error::NoStorage),
                 };
+                let store: Arc<dyn Metadata> = metrics.metadata.over(store);
                 Some(MetadataRole {
-                    store: Arc::new(store),
-                    upkeep,
+                    jobs: Jobs::new(store.clone(), config.lease)?,
+                    wake: Notify::new(),
+                    store,
+                    engine: match config.metadata {
+                        None => "embedded",
+                        Some(_) => "postgres",
+                    },
+                    upkeep: metrics.blobs.over(upkeep),
                     tree,
                     hints: Hints::default(),
                     enroll_token: (!open_enrolment).then(|| secrets::as_token(&token)),
-                    sweeping: Sweeping::default(),
                     known: RwLock::default(),
                 })
             }
         };
         let storage = blobs.map(|store| StorageRole {
-            store,
-            counts: PutCounts::default(),
+            store: metrics.blobs.over(store),
+            engine: match config.blob_place() {
+                BlobPlace::Directory(_) => "directory",
+                BlobPlace::Bucket(_) => "s3",
+            },
         });
         let (freshness, wait) = match fresh_data {
             true => (Freshness::first_start(), Duration::ZERO),
             false => Freshness::restarted(),
         };
-        let permits = usize::try_from(config.memory / MEMORY_UNIT).unwrap_or(usize::MAX);
+        let rates = Rates::new(metadata.as_ref().map(|role| role.store.clone()));
         let app = Self {
-            requests: Semaphore::new(config.max_requests),
-            memory: Semaphore::new(permits.min(Semaphore::MAX_PERMITS)),
-            config,
+            requests,
+            memory,
             link,
             metadata,
             storage,
             ttp,
             admin_token,
-            metrics: Metrics::default(),
+            metrics,
+            examined: health::Last::default(),
+            began: Instant::now(),
+            connections: Arc::new(Semaphore::new(config.max_connections)),
+            phase: AtomicU8::new(Phase::Serving as u8),
+            rates,
             freshness,
+            config,
         };
         Ok((Arc::new(app), wait))
     }
@@ -171,22 +247,34 @@ impl App {
     /// The routes of this process's roles.
     pub fn router(self: &Arc<Self>) -> Router {
         let mut router = Router::new()
-            .route("/healthz", get(ops::health))
-            .route("/metrics", get(ops::metrics))
+            .route("/livez", get(health::live))
+            .route("/healthz", get(health::health))
+            .route("/healthz/{role}", get(health::of_role))
+            .route("/metrics", get(health::metrics))
+            .route("/status", get(health::status))
             .route("/v1/vault", get(ops::vault));
         if self.metadata.is_some() {
             router = router
                 .route("/v1/stats", get(ops::stats))
                 .route("/v1/scrub", post(ops::scrub))
+                .route("/v1/jobs", get(ops::jobs))
                 .route("/v1/enroll", post(metadata::enroll))
                 .route("/v1/me", get(metadata::me))
                 .route("/v1/lookup", post(metadata::lookup))
                 .route("/v1/register", post(metadata::register))
                 .route("/v1/open", post(metadata::open))
+                .route(
+                    "/v1/retention",
+                    get(recordings::retention).put(recordings::set_retention),
+                )
                 .route("/v1/recordings", get(recordings::list))
                 .route(
                     "/v1/recordings/{id}",
                     get(recordings::one).delete(recordings::forget),
+                )
+                .route(
+                    "/v1/recordings/{id}/hold",
+                    put(recordings::hold).delete(recordings::release),
                 )
                 .route(
                     "/v1/recordings/{id}/segments/{seq}",
@@ -261,12 +349,98 @@ impl App {
 
     /// Who signed a request whose body has not been read.
     pub fn signer(&self, parts: &Parts, binds: Binds) -> Result<Hash, Refusal> {
-        auth::signer(parts, binds, &self.freshness, &self.config.names)
+        Ok(self.verified(parts, binds)?.0)
+    }
+
+    fn verified(&self, parts: &Parts, binds: Binds) -> Result<(Hash, Once), Refusal> {
+        let verified = auth::signer(parts, binds, &self.freshness, &self.config.names)?;
+        tracing::debug!(target: trace::TARGET, signer = trace::short(&verified.0), "signed");
+        Ok(verified)
+    }
+
+    /// Goes on to a phase.
+    pub fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// Whether it has been asked to stop.
+    pub fn stopping(&self) -> bool {
+        self.phase.load(Ordering::Relaxed) > Phase::Serving as u8
+    }
+
+    /// The limits, and what of them is in use.
+    pub fn limits(&self) -> [Limit; 3] {
+        let connections = usize::try_from(self.metrics.connections.get()).unwrap_or(0);
+        limits(&self.config, &self.requests, &self.memory, connections)
     }
 
     /// Accepts an internal request once.
     pub fn fresh_internal(&self, created: u64, nonce: &str) -> Result<(), Refusal> {
-        self.freshness.check(created, b"internal", nonce)
+        self.freshness.check(created, b"internal", nonce).map(drop)
+    }
+
+    /// Makes sure that no other server over the same stores has done a request or will do it:
+    /// before it is done, if doing it twice would change something (`docs/security.md`). Should
+    /// this server fail in between, the request is lost, and its sender signs another.
+    pub async fn once(&self, caller: &Caller) -> Result<(), Refusal> {
+        let Once { mark, until } = caller.once;
+        let store = &self.metadata()?.store;
+        match store.once(mark, until, now_ms()).await? {
+            true => Ok(()),
+            false => Err(auth::replayed()),
+        }
+    }
+
+    /// Counts a request of an owner against its rate.
+    pub async fn count_request(&self, owner: &Hash) -> Result<(), Refusal> {
+        match self
+            .take(owner, b"requests", 1, self.config.rate, 1)
+            .await?
+        {
+            None => Ok(()),
+            Some(wait) => Err(Refusal::too_fast(wait)),
+        }
+    }
+
+    /// Counts bytes of an owner's blobs that come in (`way` is `up`) or go out (`down`): `None`,
+    /// or for how many milliseconds they are too many.
+    pub async fn count_bytes(
+        &self,
+        owner: &Hash,
+        way: &str,
+        bytes: u64,
+    ) -> Result<Option<u64>, StoreError> {
+        // One upload, or one blob, is never too much by itself.
+        let limits = self.config.limits;
+        let least = limits.batch_bytes.max(limits.blob_bytes);
+        let rate = self.config.rate_bytes;
+        self.take(owner, way.as_bytes(), bytes, rate, least).await
+    }
+
+    async fn take(
+        &self,
+        owner: &Hash,
+        what: &[u8],
+        amount: u64,
+        rate: Option<u64>,
+        least: u64,
+    ) -> Result<Option<u64>, StoreError> {
+        let Some(per_s) = rate.map(|rate| rate.max(1)) else {
+            return Ok(None);
+        };
+        let mut mark = [0; 16];
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(owner).update(what);
+        hasher.finalize_xof().fill(&mut mark);
+        let burst = per_s.max(least);
+        let allowance = Allowance {
+            burst,
+            per_s,
+            // It is full again by then.
+            until: now_ms() + (burst / per_s + 2) * 1000,
+        };
+        let piece = burst.div_ceil(PIECES);
+        self.rates.take(mark, amount, allowance, piece).await
     }
 
     /// The memory for a body, while it is worked on.
@@ -314,10 +488,12 @@ impl App {
     }
 
     async fn caller(&self, parts: &Parts) -> Result<Caller, Refusal> {
-        let key = self.signer(parts, Binds::Digest)?;
+        let (key, once) = self.verified(parts, Binds::Digest)?;
         let leaf = self.metadata()?.leaf(key).await?;
         let not = || Refusal::new(Code::NotEnrolled, "not enrolled: run `camvault enroll`");
-        leaf.map(|leaf| Caller { key, leaf }).ok_or_else(not)
+        let leaf = leaf.ok_or_else(not)?;
+        self.count_request(&key).await?;
+        Ok(Caller { key, leaf, once })
     }
 }
 
@@ -368,21 +544,83 @@ fn remote(url: &str, config: &Config, secrets: &std::path::Path) -> Result<Remot
     )?)
 }
 
-/// Around every request: how many at once, and the numbers.
+fn limits(
+    config: &Config,
+    requests: &Semaphore,
+    memory: &Semaphore,
+    connections: usize,
+) -> [Limit; 3] {
+    let bytes = |units: usize| units.saturating_mul(MEMORY_UNIT as usize);
+    let memory_limit = usize::try_from(config.memory).unwrap_or(usize::MAX);
+    [
+        Limit {
+            kind: "requests",
+            in_use: config
+                .max_requests
+                .saturating_sub(requests.available_permits()),
+            limit: config.max_requests,
+        },
+        Limit {
+            kind: "connections",
+            in_use: connections,
+            limit: config.max_connections,
+        },
+        Limit {
+            kind: "memory_bytes",
+            in_use: memory_limit.saturating_sub(bytes(memory.available_permits())),
+            limit: memory_limit,
+        },
+    ]
+}
+
+/// Requests that are answered whatever the load: those that ask how the server is.
+const ALWAYS: [&str; 5] = [
+    "/livez",
+    "/healthz",
+    "/healthz/{role}",
+    "/metrics",
+    "/status",
+];
+
+fn method(method: &Method) -> &'static str {
+    ["GET", "PUT", "POST", "DELETE", "HEAD"]
+        .into_iter()
+        .find(|name| *name == method.as_str())
+        .unwrap_or("other")
+}
+
+/// Around every request: how many at once, the numbers, and the log.
 async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let began = Instant::now();
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let always = matches!(path.as_str(), "/healthz" | "/metrics");
-    app.metrics.in_flight.inc();
+    let method = method(request.method());
+    // The route and not the path, which names recordings.
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or("other", MatchedPath::as_str);
+    let id = trace::new_id();
+    let span = trace::span(method, route, &id, request.headers());
+    let _counted = Counted::new(&app.metrics.in_flight);
+    let phase = app.phase.load(Ordering::Relaxed);
+    let always = ALWAYS.contains(&route);
     let permit = app.requests.try_acquire();
-    let response = match permit.is_ok() || always {
-        true => next.run(request).await,
-        false => Refusal::new(Code::Busy, "too many requests at once: try again").into_response(),
+    let busy = |why: &str| Refusal::new(Code::Busy, why).into_response();
+    let mut response = match (&permit, phase == Phase::Ending as u8) {
+        _ if always => next.run(request).instrument(span.clone()).await,
+        (_, true) => busy("the server is stopping: try again"),
+        (Err(_), _) => busy("too many requests at once: try again"),
+        (Ok(_), _) => next.run(request).instrument(span.clone()).await,
     };
-    app.metrics.in_flight.dec();
-    let status = response.status().as_u16();
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        headers.insert(trace::ID_HEADER, id);
+    }
+    if app.stopping() {
+        // The next request goes to another server.
+        headers.insert(fields::CONNECTION, HeaderValue::from_static("close"));
+    }
+    let status = response.status();
     app.metrics
-        .answered(method.as_str(), &path, status, began.elapsed());
+        .answered(method, route, status.as_u16(), began.elapsed());
+    trace::answered(&span, status, began.elapsed());
     response
 }
 

@@ -4,7 +4,7 @@
 use super::Gateway;
 use super::body::Pace;
 use crate::protocol::{DEFAULT_PORT, Limits};
-use crate::store::BlobPlace;
+use crate::store::{BlobPlace, PostgresUrl};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -22,6 +22,18 @@ pub enum Role {
     Ttp,
     /// The cloud that opens sealed streams ([`Config::gateway`] does it).
     Gateway,
+}
+
+impl Role {
+    /// Its name, as it is given to `--role`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Metadata => "metadata",
+            Self::Storage => "storage",
+            Self::Ttp => "ttp",
+            Self::Gateway => "gateway",
+        }
+    }
 }
 
 impl FromStr for Role {
@@ -57,6 +69,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// What this process does.
     pub roles: Vec<Role>,
+    /// The database that metadata is kept in; `None`: in the data directory.
+    pub metadata: Option<PostgresUrl>,
     /// Base URL of the storage role, if another process has it.
     pub storage_url: Option<String>,
     /// File with the secret that metadata and storage share; `None`: made in the data directory.
@@ -74,6 +88,16 @@ pub struct Config {
     pub grace: Duration,
     /// How often blobs without owners are looked for.
     pub collect_every: Duration,
+    /// How often it is looked what retention no longer keeps.
+    pub retain_every: Duration,
+    /// The longest that footage is kept, whatever its owner wants.
+    pub retention_age: Option<Duration>,
+    /// How long another server waits for one that has a job and says nothing.
+    pub lease: Duration,
+    /// Requests of one owner in a second, at all servers over one metadata store together.
+    pub rate: Option<u64>,
+    /// Bytes of blobs that one owner sends, and that it fetches, in a second, likewise.
+    pub rate_bytes: Option<u64>,
     /// Bytes that stay free on the disk.
     pub reserve: u64,
     /// Requests worked on at once.
@@ -93,7 +117,10 @@ pub struct Config {
     pub pace: Pace,
     /// How long a request's headers may take, and how long a connection may idle.
     pub header_timeout: Duration,
-    /// How long requests may go on after shutdown was asked for.
+    /// How long requests are still taken after shutdown was asked for, while `/healthz` sends
+    /// balancers elsewhere.
+    pub drain_notice: Duration,
+    /// How long requests may go on after that.
     pub drain: Duration,
 }
 
@@ -106,6 +133,7 @@ impl Config {
             blobs: None,
             listen: (Ipv4Addr::LOCALHOST, DEFAULT_PORT).into(),
             roles: vec![Role::Metadata, Role::Storage, Role::Ttp],
+            metadata: None,
             storage_url: None,
             link_secret: None,
             gateway: None,
@@ -114,6 +142,11 @@ impl Config {
             quota: None,
             grace: Duration::from_secs(60),
             collect_every: Duration::from_secs(10),
+            retain_every: Duration::from_secs(60),
+            retention_age: None,
+            lease: Duration::from_secs(30),
+            rate: None,
+            rate_bytes: None,
             reserve: 64 << 20,
             max_requests: 128,
             max_connections: 4096,
@@ -123,6 +156,7 @@ impl Config {
             audit: DEFAULT_AUDIT,
             pace: Pace::default(),
             header_timeout: Duration::from_secs(30),
+            drain_notice: Duration::ZERO,
             drain: Duration::from_secs(30),
         }
     }

@@ -34,6 +34,9 @@ pub enum GatewayError {
     /// It makes no sense or is not allowed.
     #[error("{0}")]
     Refused(String),
+    /// Archives are under legal hold.
+    #[error("{0}")]
+    Held(String),
     /// The archive or this machine failed.
     #[error("{0}")]
     Failed(String),
@@ -42,11 +45,44 @@ pub enum GatewayError {
 /// Messages of a long answer; an error breaks it off.
 pub type Messages = mpsc::Receiver<Result<Vec<u8>, GatewayError>>;
 
+/// What a gateway has done since it was started.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Activity {
+    /// Sealed streams that come in.
+    pub streams_open: usize,
+    /// Sealed streams that have ended.
+    pub streams_ended: u64,
+    /// Those of them that ended with an error.
+    pub streams_failed: u64,
+    /// Frames opened.
+    pub frames: u64,
+    /// Bytes of sealed streams taken.
+    pub bytes: u64,
+    /// Archives begun.
+    pub archives: u64,
+    /// Archives that are played.
+    pub archives_playing: usize,
+    /// Requests for frames without their mark.
+    pub retrievals: u64,
+}
+
 /// What a gateway does. `caller` is the Ed25519 key that signed a request, `contract` an id.
 #[async_trait]
 pub trait Gateway: Send + Sync + std::fmt::Debug {
     /// Who it is.
     fn info(&self) -> GatewayInfo;
+
+    /// What it has done.
+    fn activity(&self) -> Activity;
+
+    /// Whether the vault that it archives in answers.
+    async fn vault(&self) -> Result<(), GatewayError>;
+
+    /// Whether the third party answers.
+    async fn third_party(&self) -> Result<(), GatewayError>;
+
+    /// Takes no more streams and ends those that run; what they brought is archived first.
+    async fn stop(&self);
 
     /// Signs a contract that its owner has signed, and keeps it.
     async fn contract(&self, caller: Hash, contract: Signed) -> Result<Signed, GatewayError>;
@@ -82,8 +118,9 @@ impl From<GatewayError> for Refusal {
         match error {
             GatewayError::NotFound(what) => Self::not_found(what),
             GatewayError::Refused(why) => Self::new(Code::Malformed, why),
+            GatewayError::Held(why) => Self::new(Code::Held, why),
             GatewayError::Failed(why) => {
-                eprintln!("camvault: gateway: {why}");
+                tracing::error!(%why, "the gateway failed");
                 Self::new(Code::Internal, "the gateway failed: its log says why")
             }
         }
@@ -180,15 +217,16 @@ fn frames(messages: Messages) -> impl IntoResponse + use<> {
 }
 
 fn framed(messages: Messages) -> impl Stream<Item = Result<Bytes, GatewayError>> {
-    stream::unfold(messages, |mut messages| async {
+    let span = tracing::Span::current();
+    stream::unfold((messages, span), |(mut messages, span)| async {
         let message = messages.recv().await?;
         let frame = message.map(|message| {
             let length = u32::try_from(message.len()).ok();
             Bytes::from([write_blob_frame(length).as_slice(), &message].concat())
         });
         if let Err(e) = &frame {
-            eprintln!("camvault: gateway: {e}");
+            span.in_scope(|| tracing::error!(%e, "the gateway broke an answer off"));
         }
-        Some((frame, messages))
+        Some((frame, (messages, span)))
     })
 }

@@ -2,7 +2,8 @@
 //! Takes connections and serves HTTP/1.1 on them, in the clear or over TLS.
 
 use super::Error;
-use super::app::Peer;
+use super::app::{App, Peer, Phase};
+use super::metrics::Counted;
 use axum::Router;
 use axum::extract::Request;
 use hyper::body::Incoming;
@@ -14,11 +15,12 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
@@ -30,15 +32,9 @@ pub struct Listening {
     /// Where they come in.
     pub listener: TcpListener,
     /// What is served.
-    pub router: Router,
+    pub app: Arc<App>,
     /// TLS, if it is wanted.
     pub tls: Option<TlsAcceptor>,
-    /// Time for a handshake and for a request's headers.
-    pub header_timeout: Duration,
-    /// Connections at once.
-    pub max_connections: usize,
-    /// Time for requests to end after `stop`.
-    pub drain: Duration,
 }
 
 /// Reads a certificate chain and its key.
@@ -58,45 +54,73 @@ pub fn tls(cert: &Path, key: &Path) -> Result<TlsAcceptor, Error> {
 }
 
 impl Listening {
-    /// Serves until `stop`, then lets requests end.
-    pub async fn run(self, mut stop: oneshot::Receiver<()>) {
+    /// Serves until `stop`, then until balancers have noticed, then until requests have ended.
+    pub async fn run(self, stop: oneshot::Receiver<()>) {
+        let app = self.app.clone();
         let graceful = GracefulShutdown::new();
-        let connections = Arc::new(Semaphore::new(self.max_connections));
-        loop {
-            let accept = async {
-                // A connection too many waits in the kernel's queue.
-                let permit = connections.clone().acquire_owned().await;
-                (self.listener.accept().await, permit)
-            };
-            let (accepted, permit) = tokio::select! {
-                _ = &mut stop => break,
-                accepted = accept => accepted,
-            };
-            match (accepted, permit) {
-                (Ok((stream, peer)), Ok(permit)) => {
-                    let connection = Connection {
-                        router: self.router.clone(),
-                        peer,
-                        header_timeout: self.header_timeout,
-                        watcher: graceful.watcher(),
-                        _permit: permit,
-                    };
-                    tokio::spawn(connection.open(stream, self.tls.clone()));
+        let serve = |connection: Connection, stream| {
+            let watcher = graceful.watcher();
+            tokio::spawn(connection.open(stream, self.tls.clone(), Some(watcher)));
+        };
+        tokio::select! {
+            _ = stop => (),
+            () = self.accept(serve) => (),
+        }
+        app.enter(Phase::Leaving);
+        let left = async {
+            let streams = async {
+                if let Some(gateway) = &app.config.gateway {
+                    gateway.stop().await;
                 }
-                (Err(error), _) => {
+            };
+            tokio::join!(streams, tokio::time::sleep(app.config.drain_notice))
+        };
+        tokio::select! {
+            _ = left => (),
+            () = self.accept(serve) => (),
+        }
+        app.enter(Phase::Ending);
+        // Who still comes is told that the server stops. These connections end with it.
+        let late = Mutex::new(JoinSet::new());
+        let tell = |connection: Connection, stream| {
+            let mut late = late.lock().unwrap_or_else(PoisonError::into_inner);
+            while late.try_join_next().is_some() {}
+            late.spawn(connection.open(stream, self.tls.clone(), None));
+        };
+        let ended = tokio::time::timeout(app.config.drain, graceful.shutdown());
+        tokio::select! {
+            ended = ended => if ended.is_err() {
+                tracing::warn!("some requests did not end in time and are broken off");
+            },
+            () = self.accept(tell) => (),
+        }
+    }
+
+    /// Takes connections for ever.
+    async fn accept(&self, mut open: impl FnMut(Connection, TcpStream)) {
+        let router = self.app.router();
+        loop {
+            // A connection too many waits in the kernel's queue.
+            let Ok(permit) = self.app.connections.clone().acquire_owned().await else {
+                return;
+            };
+            match self.listener.accept().await {
+                Ok((stream, peer)) => {
+                    let connection = Connection {
+                        router: router.clone(),
+                        peer,
+                        header_timeout: self.app.config.header_timeout,
+                        _permit: permit,
+                        _counted: Counted::new(&self.app.metrics.connections),
+                    };
+                    open(connection, stream);
+                }
+                Err(error) => {
                     // Out of file descriptors, most likely: some will come back.
-                    eprintln!("camvault: accepting a connection: {error}");
+                    tracing::error!(%error, "accepting a connection");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
-                (_, Err(_)) => break,
             }
-        }
-        drop(self.listener);
-        if tokio::time::timeout(self.drain, graceful.shutdown())
-            .await
-            .is_err()
-        {
-            eprintln!("camvault: some requests did not end in time and are broken off");
         }
     }
 }
@@ -105,27 +129,32 @@ struct Connection {
     router: Router,
     peer: SocketAddr,
     header_timeout: Duration,
-    watcher: Watcher,
     _permit: OwnedSemaphorePermit,
+    _counted: Counted,
 }
 
 impl Connection {
-    async fn open(self, stream: TcpStream, tls: Option<TlsAcceptor>) {
+    /// Serves it; a watched one is asked to end when the server stops.
+    async fn open(self, stream: TcpStream, tls: Option<TlsAcceptor>, watcher: Option<Watcher>) {
         // Without it an answer may wait for an acknowledgement; it works either way.
         let _ = stream.set_nodelay(true);
         match tls {
-            None => self.serve(stream).await,
+            None => self.serve(stream, watcher).await,
             Some(tls) => {
                 let handshake = tokio::time::timeout(self.header_timeout, tls.accept(stream));
                 // A failed handshake is the other side's trouble.
                 if let Ok(Ok(stream)) = handshake.await {
-                    self.serve(stream).await;
+                    self.serve(stream, watcher).await;
                 }
             }
         }
     }
 
-    async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+    async fn serve(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        watcher: Option<Watcher>,
+    ) {
         let peer = Peer(self.peer);
         let service = self
             .router
@@ -139,6 +168,9 @@ impl Connection {
             .max_buf_size(HEADER_BYTES)
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
         // Whatever ends a connection early, the other side sees it too.
-        let _ = self.watcher.watch(connection).await;
+        let _ = match watcher {
+            Some(watcher) => watcher.watch(connection).await,
+            None => connection.await,
+        };
     }
 }

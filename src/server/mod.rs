@@ -9,31 +9,40 @@ mod auth;
 mod body;
 mod config;
 mod gateway;
+mod health;
 mod hints;
 mod internal;
+mod jobs;
 mod listen;
+mod measured;
 mod metadata;
 mod metrics;
 mod ops;
+mod rates;
 mod recordings;
 mod refusal;
 pub(crate) mod secrets;
 mod storage;
+#[cfg(test)]
+mod tests;
 mod tokens;
+mod trace;
 mod ttp;
 mod upkeep;
 
 pub use body::Pace;
 pub use config::{Config, DEFAULT_AUDIT, Role};
-pub use gateway::{Gateway, GatewayError, Messages};
+pub use gateway::{Activity, Gateway, GatewayError, Messages};
 pub use ops::ORPHAN_AGE;
 
 use crate::ownership::Tree;
 use crate::protocol::ScrubReport;
-use crate::store::{self, Embedded, Room};
+use crate::store::{self, Embedded, Metadata, Room};
 use app::App;
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -52,6 +61,9 @@ pub enum Error {
     /// A store does not open.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// The metadata is not where it was said to be.
+    #[error("{0}")]
+    Place(String),
     /// Certificate or key are not usable.
     #[error("TLS: {0}")]
     Tls(String),
@@ -77,12 +89,17 @@ pub struct Server {
     tls: bool,
     stop: Option<oneshot::Sender<()>>,
     listening: JoinHandle<()>,
-    collector: JoinHandle<()>,
+    upkeep: JoinHandle<()>,
 }
 
 impl Server {
     /// Opens the stores and starts to listen; requests are taken when it returns.
     pub async fn start(config: Config) -> Result<Self, Error> {
+        Self::start_over(config, None).await
+    }
+
+    /// Likewise, over a metadata store that others may have open too.
+    async fn start_over(config: Config, shared: Option<Arc<dyn Metadata>>) -> Result<Self, Error> {
         // Fails if a provider is installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let listen = config.listen;
@@ -94,23 +111,18 @@ impl Server {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let open_enrolment = address.ip().to_canonical().is_loopback();
-        let (header_timeout, max_connections) = (config.header_timeout, config.max_connections);
-        let drain = config.drain;
         let blobs = match config.has(Role::Storage) {
             true => Some(config.blob_place().open(config.reserve).await?),
             false => None,
         };
-        let open = move || App::open(config, blobs, open_enrolment);
+        let open = move || App::open(config, blobs, open_enrolment, shared);
         let opened = tokio::task::spawn_blocking(open).await;
         let (app, wait) = opened.map_err(std::io::Error::other)??;
         tokio::time::sleep(wait).await;
         let listening = listen::Listening {
             listener: TcpListener::from_std(listener)?,
-            router: app.router(),
+            app: app.clone(),
             tls,
-            header_timeout,
-            max_connections,
-            drain,
         };
         let tls = listening.tls.is_some();
         let (stop, stopped) = oneshot::channel();
@@ -119,7 +131,7 @@ impl Server {
             tls,
             stop: Some(stop),
             listening: tokio::spawn(listening.run(stopped)),
-            collector: tokio::spawn(upkeep::collector(app)),
+            upkeep: tokio::spawn(upkeep::work(app)),
         })
     }
 
@@ -134,22 +146,23 @@ impl Server {
         format!("{scheme}://{}", self.address)
     }
 
-    /// Stops to listen, lets requests end (at most [`Config::drain`]) and closes the stores.
+    /// Says so to balancers ([`Config::drain_notice`]), lets requests end (at most
+    /// [`Config::drain`]), stops to listen and closes the stores.
     pub async fn shutdown(mut self) {
         if let Some(stop) = self.stop.take() {
             // It may have ended by itself.
             let _ = stop.send(());
         }
         let _ = (&mut self.listening).await;
-        self.collector.abort();
-        let _ = (&mut self.collector).await;
+        self.upkeep.abort();
+        let _ = (&mut self.upkeep).await;
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         self.listening.abort();
-        self.collector.abort();
+        self.upkeep.abort();
     }
 }
 
@@ -172,16 +185,45 @@ pub async fn serve(
         _ = term.recv() => (),
         _ = int.recv() => (),
     }
-    eprintln!("camvault: shutting down");
+    tracing::info!("stopping");
     server.shutdown().await;
+    Ok(())
+}
+
+/// A data directory keeps its metadata or says that a database does: opened the other way, all
+/// blobs would look as if nobody owned them.
+fn check_place(data: &Path, in_database: bool) -> Result<(), Error> {
+    let (kept, elsewhere) = (data.join("metadata"), data.join("metadata.postgres"));
+    if in_database && kept.exists() {
+        return Err(Error::Place(format!(
+            "{} holds metadata: start without --metadata, or take another data directory",
+            kept.display()
+        )));
+    }
+    if !in_database && elsewhere.exists() {
+        return Err(Error::Place(format!(
+            "{} says that the metadata is in a PostgreSQL database: give --metadata; a scrub needs \
+             the running server's address instead of its directory",
+            elsewhere.display()
+        )));
+    }
+    if in_database && !elsewhere.exists() {
+        let note =
+            b"The metadata of this data directory is in a PostgreSQL database (--metadata).\n";
+        store::write_whole(&elsewhere, note)?;
+    }
     Ok(())
 }
 
 /// Scrubs what a server keeps that has both roles and does not run.
 pub async fn scrub_stopped(config: &Config, orphan_age: Duration) -> Result<ScrubReport, Error> {
+    check_place(&config.data, false)?;
     let tree = Tree::new(*secrets::read(&config.secrets_dir().join("master"))?);
     let room = Room::new(&config.data, 0);
     let metadata = Embedded::open(&config.data.join("metadata"), tree, room)?;
-    let blobs = config.blob_place().open(0).await?;
-    Ok(upkeep::scrub(&metadata, &*blobs, orphan_age, &upkeep::Sweeping::default()).await?)
+    let scrub = upkeep::Scrub {
+        metadata: Arc::new(metadata),
+        blobs: config.blob_place().open(0).await?,
+    };
+    Ok(scrub.run(orphan_age).await?)
 }

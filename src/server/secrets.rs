@@ -106,6 +106,15 @@ fn publish(path: &Path, write: impl FnOnce(&Path) -> Result<(), Error>) -> Resul
     name().map_err(|e| Error::File(path.to_owned(), e))
 }
 
+/// Tells whether secrets are the same, and nothing else of them.
+pub fn fingerprint(secrets: &[&Secret]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_derive_key("camvault fingerprint of servers' secrets v1");
+    for secret in secrets {
+        hasher.update(&***secret);
+    }
+    *hasher.finalize().as_bytes()
+}
+
 /// A secret as a token that people paste.
 pub fn as_token(secret: &Secret) -> Zeroizing<String> {
     Zeroizing::new(BASE64URL.encode(**secret))

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: MPL-2.0
-use crate::common::{Failure, Places};
+use crate::common::{self, Failure, Places};
+use crate::log;
 use clap::ArgAction;
 use gstcamvault::elements::dmqimopen::DEFAULT_MAX_PIXELS;
 use gstcamvault::gateway::{self, Cloud, Encoder};
 use gstcamvault::homomorphic::packed::DEFAULT_MODULUS_BITS;
 use gstcamvault::server::{self, Config, DEFAULT_AUDIT, Role};
+use gstcamvault::store::PostgresUrlError;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
+use zeroize::Zeroizing;
 
 /// Run a vault, until SIGTERM.
 #[derive(clap::Args)]
@@ -25,6 +28,11 @@ pub struct Args {
     /// What this process does: metadata, storage, ttp (default: these three), gateway.
     #[arg(long, value_name = "ROLE", value_delimiter = ',', action = ArgAction::Append)]
     role: Vec<Role>,
+    /// PostgreSQL database that metadata is kept in, for any number of servers with the same
+    /// secrets: postgres://USER@HOST[:PORT][,HOST…]/DATABASE; the password also from PGPASSWORD or
+    /// ~/.pgpass [default: in DIR].
+    #[arg(long, value_name = "URL")]
+    metadata: Option<Zeroizing<String>>,
     /// Address of the process that has the role storage, as clients reach it.
     #[arg(long, value_name = "URL")]
     storage_url: Option<String>,
@@ -79,6 +87,15 @@ pub struct Args {
     /// Seconds between two searches for such blobs.
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     collect_every: u64,
+    /// The longest that footage is kept, whatever its owner sets (30d, 12h).
+    #[arg(long, value_name = "TIME", value_parser = common::duration)]
+    retention_age: Option<Duration>,
+    /// Requests that one owner may send in a second, to all servers of the vault together.
+    #[arg(long, value_name = "REQUESTS_PER_SECOND")]
+    rate: Option<u64>,
+    /// Bytes of blobs that one owner may send in a second, and fetch, likewise (20M).
+    #[arg(long, value_name = "BYTES_PER_SECOND", value_parser = common::byte_count)]
+    rate_bytes: Option<u64>,
     /// Bytes that stay free on the disk.
     #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
     reserve: u64,
@@ -91,6 +108,11 @@ pub struct Args {
     /// Connections open at once.
     #[arg(long, value_name = "N", default_value_t = 4096)]
     max_connections: usize,
+    /// Seconds that requests are still taken after SIGTERM, while /healthz says 503: for balancers.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    drain_notice: u64,
+    #[command(flatten)]
+    log: log::LogArgs,
 }
 
 impl Args {
@@ -137,6 +159,13 @@ impl Args {
 
     fn config(self) -> Result<Config, Failure> {
         let mut config = self.places.config(self.data)?;
+        if let Some(url) = &self.metadata {
+            let url = url.parse();
+            // Without what was given: there may be a password in it.
+            config.metadata = Some(
+                url.map_err(|e: PostgresUrlError| Failure::usage(format!("--metadata: {e}")))?,
+            );
+        }
         config.listen = self.listen;
         if !self.role.is_empty() {
             config.roles = self.role;
@@ -148,16 +177,21 @@ impl Args {
         config.quota = self.quota;
         config.grace = Duration::from_secs(self.grace);
         config.collect_every = Duration::from_secs(self.collect_every.max(1));
+        config.retention_age = self.retention_age;
+        config.rate = self.rate;
+        config.rate_bytes = self.rate_bytes;
         config.reserve = self.reserve;
         config.audit = self.audit;
         config.search_time = Duration::from_secs(self.search_time);
         config.max_requests = self.max_requests;
         config.max_connections = self.max_connections;
+        config.drain_notice = Duration::from_secs(self.drain_notice);
         Ok(config)
     }
 }
 
 pub fn run(args: Args) -> Result<ExitCode, Failure> {
+    let log = log::start(&args.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -175,6 +209,7 @@ pub fn run(args: Args) -> Result<ExitCode, Failure> {
         }
     };
     let served = runtime.block_on(server::serve(config, started));
+    log.end();
     served.map_err(|e| Failure::new(e.to_string()))?;
     Ok(ExitCode::SUCCESS)
 }

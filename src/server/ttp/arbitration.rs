@@ -86,6 +86,7 @@ pub async fn arbitrate(
             (Some(leak), Some(record.signed), Some(finding.bits))
         }
     };
+    app.metrics.arbitrated(leak.is_some());
     let verdict = Signed::new(&Verdict {
         frames: digest.into(),
         file,

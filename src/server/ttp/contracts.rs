@@ -177,6 +177,7 @@ pub async fn add(
     }
     let signed = ask.contract.sign::<Contract>(&role.identity);
     let contract = role.registry.add_contract(id, signed).await?;
+    app.metrics.contracts.inc();
     let audits = None;
     Ok(cbor(&ContractBody { contract, audits }))
 }
@@ -221,6 +222,7 @@ pub async fn delete(
         .delete(*ask.contract, now_ms(), identity)
         .await?;
     let receipt: Signed = deleted.ok_or_else(|| Refusal::not_found("contract"))?;
+    app.metrics.deletions.inc();
     Ok(cbor(&receipt))
 }
 

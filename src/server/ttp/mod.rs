@@ -13,6 +13,7 @@ pub use tickets::{features, issue, retrieve};
 
 use super::app::{App, parse};
 use super::auth::Binds;
+use super::measured::Engine;
 use super::refusal::Refusal;
 use super::secrets;
 use crate::homomorphic;
@@ -67,6 +68,7 @@ impl TtpRole {
         secrets: &Path,
         room: Room,
         open_registration: bool,
+        numbers: &Engine,
     ) -> Result<Self, crate::server::Error> {
         let identity = secrets::identity(&secrets.join("ttp.identity"))?;
         let key = AeadKey::new(*secrets::read_or_make(&secrets.join("ttp.key"))?);
@@ -75,7 +77,7 @@ impl TtpRole {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         Ok(Self {
             identity: Arc::new(identity),
-            registry: Arc::new(registry),
+            registry: numbers.over(Arc::new(registry)),
             token: (!open_registration).then(|| secrets::as_token(&token)),
             parameters: (data.join("ttp.parameters"), Mutex::default()),
             work: Semaphore::new(cores),
@@ -201,7 +203,10 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Answer<T> + Send + 'static,
 ) -> Answer<T> {
     let failed = |e: tokio::task::JoinError| Refusal::failed(&e);
-    tokio::task::spawn_blocking(work).await.map_err(failed)?
+    let span = tracing::Span::current();
+    tokio::task::spawn_blocking(move || span.in_scope(work))
+        .await
+        .map_err(failed)?
 }
 
 /// What cannot happen with keys and sizes that were checked.

@@ -94,17 +94,17 @@ pub async fn issue(
             ));
         }
     };
-    let (app, id) = (app.clone(), ask.contract);
+    let (own, id) = (app.clone(), ask.contract);
     let grants = blocking(move || {
-        let role = app.ttp()?;
+        let role = own.ttp()?;
         let encryptor = role.encryptor(&modulus, &contract.base_seed, &id);
         let encryptor = encryptor.map_err(computing)?;
         let grant = |ticket| grant(role, &contract, &encryptor, ticket, *id);
         tickets.into_iter().map(grant).collect::<Answer<Vec<_>>>()
     });
-    Ok(cbor(&Grants {
-        grants: grants.await?,
-    }))
+    let grants = grants.await?;
+    app.metrics.tickets.inc_by(grants.len() as u64);
+    Ok(cbor(&Grants { grants }))
 }
 
 fn grant(
@@ -218,7 +218,10 @@ pub async fn retrieve(
     let own = app.clone();
     let masks = blocking(move || retrieval(own.ttp()?, &contract, &settings, &ticket, ask)).await?;
     match role.registry.retrieved(id, now_ms()).await? {
-        Reported::Done => Ok(cbor(&masks)),
+        Reported::Done => {
+            app.metrics.retrievals.inc();
+            Ok(cbor(&masks))
+        }
         Reported::Unknown => Err(Refusal::not_found("ticket")),
         // Deleted meanwhile.
         Reported::Conflict => Err(gone()),

@@ -1,245 +1,326 @@
 // SPDX-License-Identifier: MPL-2.0
-//! [`Metadata`] and [`Registry`](super::Registry) in embedded databases (fjall).
+//! The embedded engine (fjall): one process has the database.
 //!
 //! One writer at a time under a mutex; every transaction is one atomic batch, synced to disk
 //! before the answer. Readers take no part in the mutex. A database that fails in the middle of a
 //! write refuses all further ones (it cannot know what reached the disk): it is then closed and
 //! opened again, which drops what was not written whole.
 
-mod audit;
-mod chunks;
-mod engine;
-mod owners;
-mod recordings;
 mod registry;
-mod trash;
-mod tx;
 
-use super::{Audit, Error, Hash, Item, Metadata, Opening, Owner, Place, Room, Via};
-use crate::identity::RecordingId;
-use crate::ownership::{Leaf, Tree};
-use crate::protocol::{
-    ChunkRef, Commit, Committed, Outcome, Recording, RecordingEntry, Stats, Variant,
+use super::tables::{
+    Changes, Delta, Engine, Needs, Pair, Snapshot, Source, Space, Tables, Tx, parse,
 };
-use async_trait::async_trait;
-use engine::{Engine, Needs};
+use super::{Error, Room};
+use crate::ownership::Tree;
+use crate::protocol::{self, Stats};
+use fjall::{
+    Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode, Readable as _,
+};
 pub use registry::EmbeddedRegistry;
-use std::path::Path;
-use tx::{Space, Tx};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Instant;
+use tokio::sync::OwnedMutexGuard;
 
 /// The embedded metadata store. Clones share one database.
-#[derive(Clone)]
-pub struct Embedded {
-    engine: Engine,
-    tree: Tree,
-}
+pub type Embedded = Tables<Fjall>;
 
 impl Embedded {
     /// Opens or creates the store in `dir`. `tree` wraps the group keys; writes that add
     /// something stop while the file system has less than `room`'s reserve free.
     pub fn open(dir: &Path, tree: Tree, room: Room) -> Result<Self, Error> {
-        let engine = Engine::open(dir, Space::METADATA, room)?;
-        Ok(Self { engine, tree })
+        Ok(Self::new(Fjall::open(dir, Space::METADATA, room)?, tree))
     }
+}
+
+/// An open database.
+struct Db {
+    opened: Instant,
+    database: Database,
+    spaces: Vec<(Space, Keyspace)>,
+}
+
+fn failed(error: fjall::Error) -> Error {
+    match error {
+        fjall::Error::Io(error) => Error::io("database", error),
+        fjall::Error::Storage(fjall::LsmError::Io(error)) => Error::io("database", error),
+        // An earlier write failed in the background; this one has not begun.
+        fjall::Error::Poisoned => Error::Again,
+        fjall::Error::Locked => Error::Engine("another process has it open".into()),
+        other => Error::Engine(other.to_string()),
+    }
+}
+
+/// Where the totals are.
+const TOTALS: (Space, &[u8]) = (Space::Owners, b"totals");
+
+impl Db {
+    /// Opens or creates the database in `dir`; what a killed process was writing is dropped.
+    fn open(dir: &Path, spaces: &[Space]) -> Result<Self, Error> {
+        let database = Database::builder(dir)
+            .worker_threads(2)
+            .cache_size(64 << 20)
+            .open()
+            .map_err(failed)?;
+        let open = |&space: &Space| {
+            // Small tables in memory: they have to find room on the disk when they are written.
+            let options = KeyspaceCreateOptions::default().max_memtable_size(8 << 20);
+            let separate = (space == Space::Segments).then(KvSeparationOptions::default);
+            database
+                .keyspace(space.name(), || options.with_kv_separation(separate))
+                .map(|keyspace| (space, keyspace))
+                .map_err(failed)
+        };
+        let spaces = spaces.iter().map(open).collect::<Result<_, _>>()?;
+        Ok(Self {
+            opened: Instant::now(),
+            database,
+            spaces,
+        })
+    }
+
+    fn space(&self, space: Space) -> &Keyspace {
+        match self.spaces.iter().find(|(this, _)| *this == space) {
+            Some((_, keyspace)) => keyspace,
+            None => unreachable!("a store opens the spaces that it uses"),
+        }
+    }
+
+    fn totals(&self) -> Result<Stats, Error> {
+        let totals = self.get(TOTALS.0, TOTALS.1)?;
+        Ok(totals.map(|t| parse(&t)).transpose()?.unwrap_or_default())
+    }
+
+    /// Writes everything at once; durable when it returns.
+    fn write(&self, mut changes: Changes, delta: Delta) -> Result<(), Error> {
+        if delta != Delta::default() {
+            let totals = protocol::encode(&delta.applied(&self.totals()?));
+            changes.insert((TOTALS.0, TOTALS.1.to_vec()), Some(totals));
+        }
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let durable = Some(PersistMode::SyncAll);
+        let mut batch = self.database.batch().durability(durable);
+        for ((space, key), value) in changes {
+            match value {
+                Some(value) => batch.insert(self.space(space), key, value),
+                None => batch.remove(self.space(space), key),
+            }
+        }
+        batch.commit().map_err(failed)
+    }
+}
+
+fn pairs(found: fjall::Iter, limit: usize) -> Result<Vec<Pair>, Error> {
+    let pair = |guard: fjall::Guard| {
+        let (key, value) = guard.into_inner().map_err(failed)?;
+        Ok((key.to_vec(), value.to_vec()))
+    };
+    found.take(limit).map(pair).collect()
+}
+
+impl Source for Db {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        let value = self.space(space).get(key).map_err(failed)?;
+        Ok(value.map(|v| v.to_vec()))
+    }
+
+    fn range(
+        &self,
+        space: Space,
+        from: &[u8],
+        to: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Pair>, Error> {
+        pairs(self.space(space).range(from..to), limit)
+    }
+}
+
+/// A database with one writer at a time. Clones share it.
+#[derive(Clone)]
+pub struct Fjall(Arc<Inner>);
+
+/// Lock order: `writer`, then `db`.
+struct Inner {
+    dir: PathBuf,
+    spaces: &'static [Space],
+    room: Room,
+    writer: Mutex<()>,
+    db: RwLock<Option<Db>>,
+    snapshots: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Fjall {
+    /// Opens or creates the database in `dir`; writes that add something stop while the file
+    /// system has less than `room`'s reserve free.
+    fn open(dir: &Path, spaces: &'static [Space], room: Room) -> Result<Self, Error> {
+        let db = Some(Db::open(dir, spaces)?);
+        Ok(Self(Arc::new(Inner {
+            dir: dir.to_owned(),
+            spaces,
+            room,
+            writer: Mutex::new(()),
+            db: RwLock::new(db),
+            snapshots: Arc::default(),
+        })))
+    }
+
+    /// Looks something up on this thread, which may block.
+    fn read_now<T>(&self, work: impl FnOnce(&Tx<'_>) -> Result<T, Error>) -> Result<T, Error> {
+        self.0.with(|db| work(&Tx::new(db)))
+    }
+}
+
+impl Engine for Fjall {
+    type Snapshot = FjallSnapshot;
 
     async fn read<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Tx<'_>, &Tree) -> Result<T, Error> + Send + 'static,
+        work: impl Fn(&Tx<'_>) -> Result<T, Error> + Send + Sync + 'static,
     ) -> Result<T, Error> {
-        let tree = self.tree.clone();
-        self.engine.read(move |tx| work(tx, &tree)).await
+        let inner = self.0.clone();
+        blocking(move || inner.with(|db| work(&Tx::new(db)))).await
     }
 
     async fn write<T: Send + 'static>(
         &self,
         needs: Needs,
-        work: impl FnOnce(&mut Tx<'_>, &Tree) -> Result<T, Error> + Send + 'static,
+        work: impl Fn(&mut Tx<'_>) -> Result<T, Error> + Send + Sync + 'static,
     ) -> Result<T, Error> {
-        let tree = self.tree.clone();
-        self.engine.write(needs, move |tx| work(tx, &tree)).await
+        let inner = self.0.clone();
+        blocking(move || inner.write(needs, work)).await
+    }
+
+    async fn totals(&self) -> Result<Stats, Error> {
+        let inner = self.0.clone();
+        blocking(move || inner.with(Db::totals)).await
+    }
+
+    async fn snapshot(&self) -> Result<FjallSnapshot, Error> {
+        let alone = self.0.snapshots.clone().lock_owned().await;
+        let inner = self.0.clone();
+        blocking(move || {
+            // Totals and view of the same moment: no write is half-way.
+            let writer = inner.writer();
+            inner.open_again(&writer)?;
+            let (totals, view, opened) = inner.with(|db| {
+                let view = db.database.snapshot();
+                Ok((db.totals()?, view, db.opened))
+            })?;
+            drop(writer);
+            Ok(FjallSnapshot {
+                totals,
+                view,
+                opened,
+                inner,
+                _alone: alone,
+            })
+        })
+        .await
     }
 }
 
-#[async_trait]
-impl Metadata for Embedded {
-    async fn enroll(&self, key: Hash, agree: Hash) -> Result<Leaf, Error> {
-        self.write(Needs::Room, move |tx, _| owners::enroll(tx, key, agree))
-            .await
+/// What the database held at one moment.
+pub struct FjallSnapshot {
+    totals: Stats,
+    view: fjall::Snapshot,
+    opened: Instant,
+    inner: Arc<Inner>,
+    _alone: OwnedMutexGuard<()>,
+}
+
+impl Snapshot for FjallSnapshot {
+    fn totals(&self) -> Delta {
+        Delta::of(&self.totals)
     }
 
-    async fn owner(&self, key: Hash) -> Result<Option<Owner>, Error> {
-        self.read(move |tx, _| owners::owner(tx, &key)).await
+    async fn page(
+        &mut self,
+        space: Space,
+        from: &[u8],
+        to: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Pair>, Error> {
+        let (view, opened, inner) = (self.view.clone(), self.opened, self.inner.clone());
+        let range = from.to_vec()..to.to_vec();
+        let read = move |db: &Db| match db.opened == opened {
+            true => pairs(view.range(db.space(space), range), limit),
+            false => Err(Error::Again),
+        };
+        blocking(move || inner.with(read)).await
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let joined = tokio::task::spawn_blocking(work).await;
+    joined.map_err(|e| Error::Engine(e.to_string()))?
+}
+
+impl Inner {
+    fn db(&self) -> RwLockReadGuard<'_, Option<Db>> {
+        self.db.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn lookup(&self, owner: Leaf, tags: Vec<Hash>) -> Result<Vec<Vec<Variant>>, Error> {
-        self.read(move |tx, tree| {
-            let look = |tag| chunks::lookup(tx, tree, owner, tag);
-            tags.iter().map(look).collect()
-        })
-        .await
+    fn writer(&self) -> MutexGuard<'_, ()> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn register(
+    /// Does something with the database. Not to be called by the writer while it is closed.
+    fn with<T>(&self, work: impl FnOnce(&Db) -> Result<T, Error>) -> Result<T, Error> {
+        if self.db().is_none() {
+            self.open_again(&self.writer())?;
+        }
+        match &*self.db() {
+            Some(db) => work(db),
+            None => Err(Error::Again),
+        }
+    }
+
+    fn write<T>(
         &self,
-        owner: Leaf,
-        items: Vec<Item>,
-        now: u64,
-    ) -> Result<Vec<Outcome>, Error> {
-        self.write(Needs::Room, move |tx, tree| {
-            let mut register = |item| chunks::register(tx, tree, owner, item, now);
-            items.iter().map(&mut register).collect()
-        })
-        .await
-    }
-
-    async fn commit(
-        &self,
-        owner: Leaf,
-        id: RecordingId,
-        seq: u64,
-        commit: Commit,
-    ) -> Result<Committed, Error> {
-        self.write(Needs::Room, move |tx, _| {
-            recordings::commit(tx, owner, &id, seq, commit)
-        })
-        .await
-    }
-
-    async fn recordings(&self, owner: Leaf, key: Hash) -> Result<Vec<RecordingEntry>, Error> {
-        self.read(move |tx, _| recordings::list(tx, owner, &key))
-            .await
-    }
-
-    async fn recording(
-        &self,
-        owner: Leaf,
-        id: RecordingId,
-        from: u64,
-    ) -> Result<Option<Recording>, Error> {
-        self.read(move |tx, _| recordings::recording(tx, owner, &id, from))
-            .await
-    }
-
-    async fn segment(
-        &self,
-        owner: Leaf,
-        id: RecordingId,
-        seq: u64,
-    ) -> Result<Option<Vec<u8>>, Error> {
-        self.read(move |tx, _| {
-            let segment = recordings::segment(tx, owner, &id, seq)?;
-            Ok(segment.map(|s| s.manifest.into()))
-        })
-        .await
-    }
-
-    async fn forget(&self, owner: Leaf, id: RecordingId, now: u64) -> Result<bool, Error> {
-        let mut known = false;
-        loop {
-            let step = move |tx: &mut Tx<'_>, tree: &Tree| {
-                recordings::forget_some(tx, tree, owner, &id, now)
-            };
-            match self.write(Needs::Reserve, step).await? {
-                recordings::Forgotten::Unknown => return Ok(known),
-                recordings::Forgotten::All => return Ok(true),
-                recordings::Forgotten::Some => known = true,
+        needs: Needs,
+        work: impl Fn(&mut Tx<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let writer = self.writer();
+        if needs == Needs::Room {
+            self.room.check(0)?;
+        }
+        self.open_again(&writer)?;
+        let written = match &*self.db() {
+            None => return Err(Error::Again),
+            Some(db) => {
+                let mut tx = Tx::new(db);
+                let value = work(&mut tx)?;
+                let (changes, delta) = tx.finish();
+                db.write(changes, delta).map(|()| value)
             }
+        };
+        if written.is_err() {
+            *self.db.write().unwrap_or_else(PoisonError::into_inner) = None;
+            self.open_again(&writer)?;
         }
+        written
     }
 
-    async fn open(
-        &self,
-        reader: Leaf,
-        chunks: Vec<ChunkRef>,
-        via: Option<Via>,
-    ) -> Result<Vec<Option<Opening>>, Error> {
-        self.read(move |tx, tree| chunks::open(tx, tree, reader, &chunks, via))
-            .await
-    }
-
-    async fn share(
-        &self,
-        owner: Leaf,
-        id: RecordingId,
-        reader: Hash,
-        sealed: Vec<u8>,
-    ) -> Result<bool, Error> {
-        self.write(Needs::Room, move |tx, _| {
-            recordings::share(tx, owner, &id, &reader, sealed)
-        })
-        .await
-    }
-
-    async fn unshare(&self, owner: Leaf, id: RecordingId, reader: Hash) -> Result<bool, Error> {
-        self.write(Needs::Reserve, move |tx, _| {
-            recordings::unshare(tx, owner, &id, &reader)
-        })
-        .await
-    }
-
-    async fn shared(
-        &self,
-        owner: Hash,
-        id: RecordingId,
-        reader: Hash,
-    ) -> Result<Option<Leaf>, Error> {
-        self.read(move |tx, _| recordings::shared(tx, &owner, &id, &reader))
-            .await
-    }
-
-    async fn expire_holds(&self, now: u64) -> Result<usize, Error> {
-        self.write(Needs::Reserve, move |tx, tree| {
-            chunks::expire(tx, tree, now)
-        })
-        .await
-    }
-
-    async fn claim_trash(&self, before: u64, max: usize) -> Result<Vec<Hash>, Error> {
-        self.write(Needs::Reserve, move |tx, _| trash::claim(tx, before, max))
-            .await
-    }
-
-    async fn claim_orphans(&self, blobs: Vec<Hash>) -> Result<Vec<Hash>, Error> {
-        self.write(Needs::Reserve, move |tx, _| trash::claim_orphans(tx, blobs))
-            .await
-    }
-
-    async fn deleted(&self, blobs: Vec<Hash>, at: u64) -> Result<(), Error> {
-        self.write(Needs::Reserve, move |tx, _| trash::deleted(tx, &blobs, at))
-            .await
-    }
-
-    async fn stats(&self) -> Result<Stats, Error> {
-        self.read(|tx, _| Ok(tx.totals()?.stats)).await
-    }
-
-    async fn variants(&self, after: Option<(Hash, Hash)>, max: usize) -> Result<Vec<Place>, Error> {
-        self.read(move |tx, _| chunks::places(tx, after, max)).await
-    }
-
-    async fn mark(&self, tag: Hash, d1: Hash, damaged: bool) -> Result<bool, Error> {
-        self.write(Needs::Reserve, move |tx, _| {
-            chunks::mark(tx, &tag, &d1, damaged)
-        })
-        .await
-    }
-
-    async fn audit(&self, now: u64) -> Result<Audit, Error> {
-        let pass = move |tx: &mut Tx<'_>, tree: &Tree| audit::audit(tx, tree, now);
-        let members = self.write(Needs::Reserve, pass).await?;
-        if members.mended == 0 {
-            return Ok(members);
+    /// Opens the database if it is closed, which it is only after a write has failed.
+    fn open_again(&self, _writer: &MutexGuard<'_, ()>) -> Result<(), Error> {
+        if self.db().is_some() {
+            return Ok(());
         }
-        let mut audit = self.write(Needs::Reserve, pass).await?;
-        audit.mended += members.mended;
-        Ok(audit)
+        let opened = Db::open(&self.dir, self.spaces)?;
+        *self.db.write().unwrap_or_else(PoisonError::into_inner) = Some(opened);
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{conformance, record::VariantRecord};
+    use crate::store::{Metadata as _, conformance};
 
     fn open(dir: &Path) -> Embedded {
         Embedded::open(dir, Tree::new(conformance::MASTER), Room::new(dir, 0)).unwrap()
@@ -257,16 +338,7 @@ mod tests {
         let store = open(dir.path());
         conformance::metadata(&store).await;
         let right = store.stats().await.unwrap();
-        let spoil = |tx: &mut Tx<'_>, _: &Tree| {
-            for (key, value) in tx.prefix(Space::Variants, &[])? {
-                let mut record: VariantRecord = tx::parse(&value)?;
-                record.members.values_mut().for_each(|m| m.refs += 3);
-                tx.put(Space::Variants, key, &record);
-            }
-            tx.put(Space::Owners, owners::usage_of(0), &77u64);
-            tx.count(|t| t.stats.chunks = 9)
-        };
-        store.write(Needs::Room, spoil).await.unwrap();
+        store.spoil().await;
         drop(store);
         let store = open(dir.path());
         assert!(store.audit(0).await.unwrap().mended > 10);

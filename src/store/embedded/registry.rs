@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! [`Registry`] in an embedded database.
 
-use super::engine::{Engine, Needs};
-use super::tx::{Space, Tx, parse};
+use super::Fjall;
 use crate::feature::{PHash, index::Index};
 use crate::identity::{AeadKey, Identity};
 use crate::protocol::{B32, Deletion, Mode, Signed};
@@ -10,6 +9,7 @@ use crate::store::registry::{
     AuditOutcome, CODE, ContractRecord, Issued, Lot, PartyRecord, Received, Registering, Registry,
     Reported, Ticket, TicketAudit, TicketId, TicketSecrets, Used, Wanted, word_mark,
 };
+use crate::store::tables::{Engine as _, Needs, Space, Tx, behind, parse};
 use crate::store::{Error, Hash, Room};
 use async_trait::async_trait;
 use minicbor::bytes::ByteVec;
@@ -21,7 +21,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 /// The embedded store of a third party. Clones share one database.
 #[derive(Clone)]
 pub struct EmbeddedRegistry {
-    engine: Engine,
+    engine: Fjall,
     key: AeadKey,
     seen: Arc<RwLock<Seen>>,
 }
@@ -123,11 +123,10 @@ impl EmbeddedRegistry {
     /// Opens or creates the store in `dir`. `key` seals the secrets of tickets; writes that add
     /// something stop while the file system has less than `room`'s reserve free.
     pub fn open(dir: &Path, key: AeadKey, room: Room) -> Result<Self, Error> {
-        let engine = Engine::open(dir, Space::REGISTRY, room)?;
+        let engine = Fjall::open(dir, Space::REGISTRY, room)?;
         let seen = engine.read_now(|tx| {
             let (mut tickets, mut registered, mut hashes) = (Vec::new(), 0, Vec::new());
-            for pair in tx.walk(Space::Tickets, Vec::new(), vec![0xff; 41]) {
-                let (key, value) = pair?;
+            for (key, value) in tx.walk(Space::Tickets, &[], &behind(&[]), usize::MAX)? {
                 let record: TicketRecord = parse(&value)?;
                 registered += 1;
                 let used = record.used.iter().flat_map(|used| &used.hashes).copied();
@@ -293,7 +292,7 @@ impl Registry for EmbeddedRegistry {
                     return Ok(Registering::Conflict);
                 }
             }
-            let key = before.and_then(|before| before.key).or(party.key);
+            let key = before.and_then(|before| before.key).or(party.key.clone());
             let agree = party.agree;
             tx.put(Space::Parties, sign.to_vec(), &PartyRecord { agree, key });
             Ok(Registering::Done)
@@ -312,7 +311,7 @@ impl Registry for EmbeddedRegistry {
             if let Some(before) = tx.get::<ContractRecord>(Space::Contracts, &id)? {
                 return Ok(before.signed);
             }
-            let record = ContractRecord::new(signed);
+            let record = ContractRecord::new(signed.clone());
             tx.put(Space::Contracts, id.to_vec(), &record);
             Ok(record.signed)
         };
@@ -355,7 +354,7 @@ impl Registry for EmbeddedRegistry {
         lot: Lot,
     ) -> Result<(Reported, Option<TicketAudit>), Error> {
         let hashes = used.hashes.clone();
-        let work = move |tx: &mut Tx<'_>| report(tx, &id, used, &lot);
+        let work = move |tx: &mut Tx<'_>| report(tx, &id, used.clone(), &lot);
         let (reported, audit, anew) = self.engine.write(Needs::Room, work).await?;
         if anew {
             self.seen_mut().add(id, hashes);
@@ -437,7 +436,7 @@ impl Registry for EmbeddedRegistry {
                 true => contract.passed += 1,
                 false => contract.failed += 1,
             }
-            audit.outcome = Some(outcome);
+            audit.outcome = Some(outcome.clone());
             store(tx, &id, &contract, &record);
             Ok(Reported::Done)
         };
@@ -508,12 +507,11 @@ impl Registry for EmbeddedRegistry {
     async fn deletions(&self, from: u64, max: usize) -> Result<Vec<Signed>, Error> {
         let work = move |tx: &Tx<'_>| {
             // The end of the log sorts behind every index there will be.
-            let to = LOG_END.to_vec();
             if from.to_be_bytes().as_slice() >= LOG_END {
                 return Ok(Vec::new());
             }
-            let receipts = tx.walk(Space::Log, from.to_be_bytes().to_vec(), to);
-            receipts.take(max).map(|pair| parse(&pair?.1)).collect()
+            let receipts = tx.walk(Space::Log, &from.to_be_bytes(), LOG_END, max)?;
+            receipts.iter().map(|(_, receipt)| parse(receipt)).collect()
         };
         self.engine.read(work).await
     }

@@ -2,20 +2,18 @@
 //! Variants: offering, joining, adding, leaving.
 
 use super::owners::charge;
-use super::recordings;
-use super::trash;
-use super::tx::{Space, Tx, parse};
+use super::tx::{behind, signed};
+use super::{Space, Tx, parse, recordings, trash};
 use crate::ownership::{Leaf, Tree};
 use crate::protocol::{ChunkRef, MAX_VARIANTS, Outcome, Variant};
 use crate::store::record::{Member, VariantRecord, epoch};
 use crate::store::{Error, HOLD_MS, Hash, Item, Opening, Place, Via};
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 use subtle::ConstantTimeEq as _;
 
 const HOUR_MS: u64 = 3600 * 1000;
 /// Holds ended in one transaction.
-const EXPIRE_BATCH: usize = 4096;
+const EXPIRE_BATCH: usize = 64;
 
 /// Key of a variant.
 pub fn key(tag: &Hash, d1: &Hash) -> Vec<u8> {
@@ -29,17 +27,19 @@ pub fn split(key: &[u8]) -> Result<(Hash, Hash), Error> {
     Ok((*tag, d1.try_into().map_err(|_| wrong())?))
 }
 
-/// The healthy variants of a tag, oldest first.
-fn healthy(tx: &Tx<'_>, tag: &Hash) -> Result<Vec<(Hash, VariantRecord)>, Error> {
+/// The variants of a tag, oldest first.
+fn of_tag(tx: &Tx<'_>, tag: &Hash) -> Result<Vec<(Hash, VariantRecord)>, Error> {
     let mut found = Vec::new();
     for (key, value) in tx.prefix(Space::Variants, tag)? {
-        let record: VariantRecord = parse(&value)?;
-        if !record.damaged {
-            found.push((split(&key)?.1, record));
-        }
+        found.push((split(&key)?.1, parse::<VariantRecord>(&value)?));
     }
     found.sort_by_key(|(_, record)| record.order);
     Ok(found)
+}
+
+fn healthy(mut all: Vec<(Hash, VariantRecord)>) -> Vec<(Hash, VariantRecord)> {
+    all.retain(|(_, record)| !record.damaged);
+    all
 }
 
 /// Those that an owner has to look at: the oldest ones, a bounded number, and of those it holds
@@ -58,7 +58,7 @@ fn considered(mut all: Vec<(Hash, VariantRecord)>, owner: Leaf) -> Vec<(Hash, Va
 
 /// See [`Metadata::lookup`](crate::store::Metadata::lookup).
 pub fn lookup(tx: &Tx<'_>, tree: &Tree, owner: Leaf, tag: &Hash) -> Result<Vec<Variant>, Error> {
-    let found = considered(healthy(tx, tag)?, owner);
+    let found = considered(healthy(of_tag(tx, tag)?), owner);
     let shown = found.iter().map(|(d1, r)| r.shown(tree, tag, d1));
     Ok(shown.collect())
 }
@@ -91,10 +91,7 @@ fn put_member(
     let charged = |m: Option<Member>| m.map_or(0, |m| m.charged() * len);
     charge(tx, owner, charged(before), charged(after))?;
     let refs = |m: Option<Member>| m.map_or(0, |m| m.refs * len);
-    tx.count(|t| {
-        let logical = &mut t.stats.bytes_logical;
-        *logical = logical.saturating_sub(refs(before)) + refs(after);
-    })?;
+    tx.count(|t| t.bytes_logical += signed(refs(after)) - signed(refs(before)));
     tx.put(Space::Variants, key(tag, d1), record);
     Ok(())
 }
@@ -135,10 +132,7 @@ pub fn register(
     let (tag, d1) = (&item.tag, &item.d1);
     // Whole hours, so that registering again within one changes nothing and writes nothing.
     let until = (now + HOLD_MS).next_multiple_of(HOUR_MS);
-    let stored = match item.stored_ms {
-        Some(at) => trash::counts(tx, d1, at)?,
-        None => false,
-    };
+    let stored = item.stored && trash::usable(tx, d1)?;
     if let Some(mut record) = tx.get::<VariantRecord>(Space::Variants, &key(tag, d1))? {
         let right = bool::from(record.c3.ct_eq(&item.c3)) && record.len == item.len;
         if !right || (record.damaged && !stored) {
@@ -157,8 +151,13 @@ pub fn register(
             Outcome::Joined
         });
     }
-    let all = healthy(tx, tag)?;
-    let first_of_tag = all.is_empty();
+    let all = of_tag(tx, tag)?;
+    // Damaged variants are in the order, too.
+    let order = all
+        .last()
+        .map_or(1, |(_, last)| last.order.saturating_add(1));
+    let new_tag = all.is_empty();
+    let all = healthy(all);
     let added_before = all.iter().any(|(_, r)| r.creator == owner);
     let unseen: Vec<Variant> = considered(all, owner)
         .iter()
@@ -176,16 +175,12 @@ pub fn register(
         }
         return Ok(refusal);
     }
-    // Damaged variants of the tag may still be there.
-    let new_tag = first_of_tag && tx.prefix(Space::Variants, tag)?.is_empty();
     let epoch = epoch()?;
-    let order = tx.count(|t| {
-        t.stats.chunks += u64::from(new_tag);
-        t.stats.variants += 1;
-        t.stats.bytes_stored += u64::from(item.len);
-        t.next_order += 1;
-        t.next_order
-    })?;
+    tx.count(|t| {
+        t.chunks += i64::from(new_tag);
+        t.variants += 1;
+        t.bytes_stored += i64::from(item.len);
+    });
     let record = VariantRecord {
         order,
         epoch,
@@ -256,19 +251,17 @@ fn remove(
     tx.remove(Space::Variants, key(tag, d1));
     let last_of_tag = tx.prefix(Space::Variants, tag)?.is_empty();
     tx.count(|t| {
-        let s = &mut t.stats;
-        s.chunks = s.chunks.saturating_sub(u64::from(last_of_tag));
-        s.variants = s.variants.saturating_sub(1);
-        s.bytes_stored = s.bytes_stored.saturating_sub(record.len.into());
-    })?;
+        t.chunks -= i64::from(last_of_tag);
+        t.variants -= 1;
+        t.bytes_stored -= i64::from(record.len);
+    });
     trash::free_blob(tx, d1, now)
 }
 
 /// See [`Metadata::expire_holds`](crate::store::Metadata::expire_holds).
 pub fn expire(tx: &mut Tx<'_>, tree: &Tree, now: u64) -> Result<usize, Error> {
     let end = [b"h", now.to_be_bytes().as_slice()].concat();
-    let due = tx.walk(Space::Queues, b"h".to_vec(), end);
-    let due: Vec<_> = due.take(EXPIRE_BATCH).collect::<Result<_, _>>()?;
+    let due = tx.walk(Space::Queues, b"h", &end, EXPIRE_BATCH)?;
     for (hold, _) in &due {
         let wrong = || Error::Corrupt("hold");
         let (variant, leaf) = hold
@@ -320,40 +313,37 @@ pub fn open(
 
 /// See [`Metadata::variants`](crate::store::Metadata::variants).
 pub fn places(tx: &Tx<'_>, after: Option<(Hash, Hash)>, max: usize) -> Result<Vec<Place>, Error> {
-    let mut found = Vec::new();
-    let read = |place: Place, _: VariantRecord| {
-        found.push(place);
-        match found.len() < max {
-            true => ControlFlow::Continue(()),
-            false => ControlFlow::Break(()),
-        }
-    };
-    each(tx, after, read)?;
-    Ok(found)
-}
-
-/// Walks over all variants behind `after`, in order, until told to break off.
-pub fn each(
-    tx: &Tx<'_>,
-    after: Option<(Hash, Hash)>,
-    mut read: impl FnMut(Place, VariantRecord) -> ControlFlow<()>,
-) -> Result<(), Error> {
     let from = after.map_or_else(Vec::new, |(tag, d1)| [key(&tag, &d1), vec![0]].concat());
-    for pair in tx.walk(Space::Variants, from, vec![0xff; 65]) {
-        let (key, value) = pair?;
+    let mut found = Vec::new();
+    for (key, value) in tx.walk(Space::Variants, &from, &behind(&[]), max)? {
         let (tag, d1) = split(&key)?;
         let record: VariantRecord = parse(&value)?;
-        let place = Place {
+        found.push(Place {
             tag,
             d1,
             len: record.len,
             damaged: record.damaged,
-        };
-        if read(place, record).is_break() {
-            break;
-        }
+        });
     }
-    Ok(())
+    Ok(found)
+}
+
+/// Corrects how often an owner's recordings name a variant, if it is still recorded as it was.
+pub fn mend(
+    tx: &mut Tx<'_>,
+    tree: &Tree,
+    (tag, d1): (&Hash, &Hash),
+    owner: Leaf,
+    now: u64,
+    (recorded, counted): (u64, u64),
+) -> Result<bool, Error> {
+    let record = tx.get::<VariantRecord>(Space::Variants, &key(tag, d1))?;
+    let member = record.and_then(|r| r.members.get(&owner).copied());
+    let as_it_was = member.is_some_and(|m| m.refs == recorded);
+    if as_it_was {
+        release(tx, tree, (tag, d1), owner, now, |m| m.refs = counted)?;
+    }
+    Ok(as_it_was)
 }
 
 /// See [`Metadata::mark`](crate::store::Metadata::mark).

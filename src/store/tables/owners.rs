@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Enrolled identities and what each one's chunks add up to.
 
-use super::tx::{Space, Tx};
+use super::{Space, Tx};
 use crate::ownership::Leaf;
+use crate::protocol::Retention;
 use crate::store::{Error, Hash, Owner};
 use minicbor::{Decode, Encode};
 
@@ -15,12 +16,30 @@ struct OwnerRecord {
     agree: Hash,
 }
 
+/// Where the next owner's leaf is.
+pub const NEXT_LEAF: &[u8] = b"next leaf";
+
 fn key_of(leaf: Leaf) -> Vec<u8> {
     [b"l".as_slice(), &leaf.to_be_bytes()].concat()
 }
 
 pub(super) fn usage_of(leaf: Leaf) -> Vec<u8> {
     [b"u".as_slice(), &leaf.to_be_bytes()].concat()
+}
+
+fn retention_of(leaf: Leaf) -> Vec<u8> {
+    [b"r".as_slice(), &leaf.to_be_bytes()].concat()
+}
+
+/// See [`Metadata::retention`](crate::store::Metadata::retention).
+pub fn retention(tx: &Tx<'_>, leaf: Leaf) -> Result<Retention, Error> {
+    let set = tx.get(Space::Owners, &retention_of(leaf))?;
+    Ok(set.unwrap_or_default())
+}
+
+/// See [`Metadata::set_retention`](crate::store::Metadata::set_retention).
+pub fn set_retention(tx: &mut Tx<'_>, leaf: Leaf, retention: &Retention) {
+    tx.put(Space::Owners, retention_of(leaf), retention);
 }
 
 /// Bytes charged to an owner.
@@ -44,13 +63,10 @@ pub fn enroll(tx: &mut Tx<'_>, key: Hash, agree: Hash) -> Result<Leaf, Error> {
     if let Some(record) = tx.get::<OwnerRecord>(Space::Owners, &key)? {
         return Ok(record.leaf);
     }
-    let next = tx.count(|t| {
-        let leaf = t.next_leaf;
-        t.next_leaf += 1;
-        t.stats.owners += 1;
-        leaf
-    })?;
-    let leaf = Leaf::try_from(next).map_err(|_| Error::Full)?;
+    let leaf: Leaf = tx.get(Space::Owners, NEXT_LEAF)?.unwrap_or(0);
+    let next = leaf.checked_add(1).ok_or(Error::Full)?;
+    tx.put(Space::Owners, NEXT_LEAF.to_vec(), &next);
+    tx.count(|t| t.owners += 1);
     tx.put(Space::Owners, key.to_vec(), &OwnerRecord { leaf, agree });
     tx.put_bytes(Space::Owners, key_of(leaf), key.to_vec());
     Ok(leaf)

@@ -2,11 +2,11 @@
 //! Recordings, their segments, and who else may read them.
 
 use super::owners;
-use super::tx::{Space, Tx, parse};
-use super::{chunks, chunks::refer};
+use super::tx::{behind, signed};
+use super::{Space, Tx, chunks, parse};
 use crate::identity::RecordingId;
 use crate::ownership::{Leaf, Tree};
-use crate::protocol::{self, ChunkRef, Commit, Committed, Recording, RecordingEntry};
+use crate::protocol::{self, ChunkRef, Commit, Committed, Held, Holder, Recording, RecordingEntry};
 use crate::store::record::{RecordingRecord, SegmentRecord};
 use crate::store::{Error, Hash};
 use std::collections::BTreeMap;
@@ -15,6 +15,11 @@ use std::collections::BTreeMap;
 const MAX_HEADS: usize = 1000;
 /// Chunks released in one transaction, roughly.
 const FORGET_CHUNKS: usize = 4096;
+/// Segments forgotten in one transaction.
+const FORGET_SEGMENTS: u64 = 64;
+/// Likewise where it is to be seen after each whether there are more: few, for whatever is looked
+/// at has to be read.
+const TRIM_SEGMENTS: u64 = 8;
 
 fn record_key(owner: Leaf, id: &RecordingId) -> Vec<u8> {
     [b"r", owner.to_be_bytes().as_slice(), id].concat()
@@ -24,7 +29,7 @@ fn head_key(owner: Leaf, id: &RecordingId, seq: u64) -> Vec<u8> {
     [b"h", segment_key(owner, id, seq).as_slice()].concat()
 }
 
-pub(super) fn segment_key(owner: Leaf, id: &RecordingId, seq: u64) -> Vec<u8> {
+fn segment_key(owner: Leaf, id: &RecordingId, seq: u64) -> Vec<u8> {
     [&owner.to_be_bytes(), id.as_slice(), &seq.to_be_bytes()].concat()
 }
 
@@ -40,6 +45,11 @@ fn inbox_key(reader: &Hash, owner: Leaf, id: &RecordingId) -> Vec<u8> {
 
 fn record(tx: &Tx<'_>, owner: Leaf, id: &RecordingId) -> Result<Option<RecordingRecord>, Error> {
     tx.get(Space::Records, &record_key(owner, id))
+}
+
+/// Whether there is such a recording.
+pub fn known(tx: &Tx<'_>, owner: Leaf, id: &RecordingId) -> Result<bool, Error> {
+    Ok(record(tx, owner, id)?.is_some())
 }
 
 /// A segment without its head.
@@ -58,13 +68,17 @@ pub fn commit(
     owner: Leaf,
     id: &RecordingId,
     seq: u64,
-    commit: Commit,
+    commit: &Commit,
+    now: u64,
 ) -> Result<Committed, Error> {
-    let digest = *blake3::hash(&protocol::encode(&commit)).as_bytes();
+    let digest = *blake3::hash(&protocol::encode(commit)).as_bytes();
     let known = record(tx, owner, id)?;
     let mut recording = known.clone().unwrap_or_else(|| RecordingRecord {
         segments: 0,
         summary: Vec::new().into(),
+        first: 0,
+        oldest_ms: now,
+        held: Held::new(),
     });
     if seq != recording.segments {
         let before = segment(tx, owner, id, seq)?;
@@ -73,13 +87,15 @@ pub fn commit(
             false => Committed::NextIs(recording.segments),
         });
     }
+    // Read ahead, so that the chunks' records and this come at once.
+    owners::usage(tx, owner)?;
     let mut named: BTreeMap<&ChunkRef, u64> = BTreeMap::new();
     for chunk in &commit.chunks {
         *named.entry(chunk).or_default() += 1;
     }
     let mut missing = Vec::new();
     for (chunk, refs) in named {
-        if !refer(tx, chunk, owner, refs)? {
+        if !chunks::refer(tx, chunk, owner, refs)? {
             missing.push(chunk);
         }
     }
@@ -91,23 +107,26 @@ pub fn commit(
         return Ok(answer);
     }
     let sizes = [&commit.head, &commit.manifest, &commit.summary].map(|part| part.len() as u64);
-    let old_summary = recording.summary.len() as u64;
+    let summary_before = recording.summary.len() as u64;
     tx.count(|t| {
-        let s = &mut t.stats;
-        s.recordings += u64::from(known.is_none());
-        s.segments += 1;
-        s.bytes_manifests =
-            (s.bytes_manifests + sizes.iter().sum::<u64>()).saturating_sub(old_summary);
-    })?;
+        t.recordings += i64::from(known.is_none());
+        t.segments += 1;
+        t.bytes_manifests += signed(sizes.iter().sum()) - signed(summary_before);
+    });
     recording.segments += 1;
-    recording.summary = commit.summary;
+    recording.summary = commit.summary.clone();
     tx.put(Space::Records, record_key(owner, id), &recording);
-    tx.put_bytes(Space::Records, head_key(owner, id, seq), commit.head.into());
+    tx.put_bytes(
+        Space::Records,
+        head_key(owner, id, seq),
+        commit.head.to_vec(),
+    );
     let segment = SegmentRecord {
         digest: digest.into(),
-        manifest: commit.manifest,
-        chunks: commit.chunks,
+        manifest: commit.manifest.clone(),
+        chunks: commit.chunks.clone(),
         head_len: sizes[0],
+        committed_ms: now,
     };
     tx.put(Space::Segments, segment_key(owner, id, seq), &segment);
     Ok(Committed::Done)
@@ -127,6 +146,8 @@ pub fn list(tx: &Tx<'_>, owner: Leaf, key: &Hash) -> Result<Vec<RecordingEntry>,
             shared: None,
             segments: recording.segments,
             summary: recording.summary,
+            first: recording.first,
+            held: recording.held,
         });
     }
     let inbox = [b"i", key.as_slice()].concat();
@@ -147,6 +168,8 @@ pub fn list(tx: &Tx<'_>, owner: Leaf, key: &Hash) -> Result<Vec<RecordingEntry>,
             shared: Some(sealed.into()),
             segments: recording.segments,
             summary: recording.summary,
+            first: recording.first,
+            held: recording.held,
         });
     }
     Ok(entries)
@@ -159,85 +182,183 @@ pub fn recording(
     id: &RecordingId,
     from: u64,
 ) -> Result<Option<Recording>, Error> {
-    let Some(RecordingRecord { segments, summary }) = record(tx, owner, id)? else {
+    let Some(recording) = record(tx, owner, id)? else {
         return Ok(None);
     };
-    let (first, last) = (head_key(owner, id, from), head_key(owner, id, segments));
+    let RecordingRecord {
+        segments, first, ..
+    } = recording;
+    let from = from.max(first);
     let mut heads = Vec::new();
     if from < segments {
-        for pair in tx.walk(Space::Records, first, last).take(MAX_HEADS) {
-            heads.push(pair?.1.into());
-        }
+        let (from, to) = (head_key(owner, id, from), head_key(owner, id, segments));
+        let found = tx.walk(Space::Records, &from, &to, MAX_HEADS)?;
+        heads.extend(found.into_iter().map(|(_, head)| head.into()));
     }
     Ok(Some(Recording {
         segments,
-        summary,
+        summary: recording.summary,
         heads,
+        first,
+        held: recording.held,
     }))
 }
 
 /// How far one step of forgetting came.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Forgotten {
+pub enum Step {
     /// There is no such recording.
     Unknown,
+    /// It is under hold.
+    Held,
     /// Segments are left.
     Some,
     /// Everything is gone.
     All,
 }
 
-/// Forgets the last segments of a recording, about [`FORGET_CHUNKS`] chunks of them, and the
-/// recording itself with its first one.
+/// Forgets some of the first segments of a recording, and the recording itself with its last one.
 pub fn forget_some(
     tx: &mut Tx<'_>,
     tree: &Tree,
     owner: Leaf,
     id: &RecordingId,
     now: u64,
-) -> Result<Forgotten, Error> {
-    let Some(mut recording) = record(tx, owner, id)? else {
-        return Ok(Forgotten::Unknown);
+) -> Result<Step, Error> {
+    let Some(recording) = record(tx, owner, id)? else {
+        return Ok(Step::Unknown);
     };
-    let mut named: BTreeMap<ChunkRef, u64> = BTreeMap::new();
-    let mut freed = 0;
-    let before = recording.segments;
-    while recording.segments > 0 && named.len() < FORGET_CHUNKS {
-        recording.segments -= 1;
-        let seq = recording.segments;
+    if !recording.held.is_empty() {
+        return Ok(Step::Held);
+    }
+    drop_shares(tx, owner, id)?;
+    let before = recording.segments - recording.first;
+    let most = FORGET_SEGMENTS;
+    let dropped = drop_first(tx, tree, (owner, id), recording, most, now, |_, _| Ok(true))?;
+    Ok(if dropped == before {
+        Step::All
+    } else {
+        Step::Some
+    })
+}
+
+/// See [`Metadata::trim`](crate::store::Metadata::trim).
+pub fn trim(
+    tx: &mut Tx<'_>,
+    tree: &Tree,
+    owner: Leaf,
+    oldest: u64,
+    now: u64,
+) -> Result<u64, Error> {
+    let keep = owners::retention(tx, owner)?;
+    let wanted = keep.age_ms.map_or(0, |age| now.saturating_sub(age));
+    let oldest = oldest.max(wanted);
+    let bytes = keep.bytes.unwrap_or(u64::MAX);
+    let own = [b"r", owner.to_be_bytes().as_slice()].concat();
+    let mut found: Option<(u64, RecordingId)> = None;
+    for (key, value) in tx.walk(Space::Records, &own, &behind(&own), usize::MAX)? {
+        let wrong = || Error::Corrupt("recording key");
+        let (_, id) = key.split_last_chunk::<16>().ok_or_else(wrong)?;
+        let recording: RecordingRecord = parse(&value)?;
+        let this = (recording.oldest_ms, *id);
+        if recording.held.is_empty() && found.is_none_or(|found| this < found) {
+            found = Some(this);
+        }
+    }
+    let over = |tx: &Tx<'_>| Ok::<_, Error>(owners::usage(tx, owner)? > bytes);
+    let Some((since, id)) = found else {
+        return Ok(0);
+    };
+    if since >= oldest && !over(tx)? {
+        return Ok(0);
+    }
+    // Looked at again: others may have changed it.
+    let recording = record(tx, owner, &id)?.filter(|recording| recording.held.is_empty());
+    let Some(recording) = recording else {
+        return Ok(0);
+    };
+    let goes = |tx: &Tx<'_>, committed| Ok(committed < oldest || over(tx)?);
+    drop_first(tx, tree, (owner, &id), recording, TRIM_SEGMENTS, now, goes)
+}
+
+/// Forgets the first segments of a recording as long as `goes` says so of the next one, by when it
+/// was committed: at most `most` with about [`FORGET_CHUNKS`] chunks. The recording goes with its
+/// last one. How many.
+fn drop_first(
+    tx: &mut Tx<'_>,
+    tree: &Tree,
+    (owner, id): (Leaf, &RecordingId),
+    mut recording: RecordingRecord,
+    most: u64,
+    now: u64,
+    goes: impl Fn(&Tx<'_>, u64) -> Result<bool, Error>,
+) -> Result<u64, Error> {
+    let (before, mut freed, mut chunks) = (recording.first, 0, 0);
+    let most = recording.segments.min(before + most);
+    while recording.first < most && chunks < FORGET_CHUNKS {
+        let seq = recording.first;
         let Some(segment) = segment(tx, owner, id, seq)? else {
+            recording.first += 1;
             continue;
         };
+        recording.oldest_ms = segment.committed_ms;
+        if !goes(tx, segment.committed_ms)? {
+            break;
+        }
+        recording.first += 1;
         freed += segment.manifest.len() as u64 + segment.head_len;
+        let mut named: BTreeMap<ChunkRef, u64> = BTreeMap::new();
         for chunk in segment.chunks {
             *named.entry(chunk).or_default() += 1;
+        }
+        chunks += named.len();
+        for (chunk, refs) in named {
+            let (tag, d1): (&Hash, &Hash) = (&chunk.tag, &chunk.d1);
+            chunks::release(tx, tree, (tag, d1), owner, now, |member| {
+                member.refs = member.refs.saturating_sub(refs);
+                member.hold_until = 0;
+            })?;
         }
         tx.remove(Space::Segments, segment_key(owner, id, seq));
         tx.remove(Space::Records, head_key(owner, id, seq));
     }
-    for (chunk, refs) in named {
-        let (tag, d1): (&Hash, &Hash) = (&chunk.tag, &chunk.d1);
-        chunks::release(tx, tree, (tag, d1), owner, now, |member| {
-            member.refs = member.refs.saturating_sub(refs);
-            member.hold_until = 0;
-        })?;
-    }
-    drop_shares(tx, owner, id)?;
-    let all = recording.segments == 0;
+    let dropped = recording.first - before;
+    let all = recording.first == recording.segments;
     match all {
         true => {
             freed += recording.summary.len() as u64;
+            drop_shares(tx, owner, id)?;
             tx.remove(Space::Records, record_key(owner, id));
         }
         false => tx.put(Space::Records, record_key(owner, id), &recording),
     }
     tx.count(|t| {
-        let s = &mut t.stats;
-        s.recordings = s.recordings.saturating_sub(u64::from(all));
-        s.segments = s.segments.saturating_sub(before - recording.segments);
-        s.bytes_manifests = s.bytes_manifests.saturating_sub(freed);
-    })?;
-    Ok(if all { Forgotten::All } else { Forgotten::Some })
+        t.recordings -= i64::from(all);
+        t.segments -= signed(dropped);
+        t.bytes_manifests -= signed(freed);
+    });
+    Ok(dropped)
+}
+
+/// See [`Metadata::hold`](crate::store::Metadata::hold).
+pub fn hold(
+    tx: &mut Tx<'_>,
+    owner: Leaf,
+    id: &RecordingId,
+    by: Holder,
+    on: bool,
+) -> Result<bool, Error> {
+    let Some(mut recording) = record(tx, owner, id)? else {
+        return Ok(false);
+    };
+    let changed = match on {
+        true => recording.held.insert(by),
+        false => recording.held.remove(&by),
+    };
+    if changed {
+        tx.put(Space::Records, record_key(owner, id), &recording);
+    }
+    Ok(true)
 }
 
 fn drop_shares(tx: &mut Tx<'_>, owner: Leaf, id: &RecordingId) -> Result<(), Error> {
@@ -256,11 +377,15 @@ pub fn share(
     owner: Leaf,
     id: &RecordingId,
     reader: &Hash,
-    sealed: Vec<u8>,
+    sealed: &[u8],
 ) -> Result<bool, Error> {
-    let known = record(tx, owner, id)?.is_some();
+    let known = known(tx, owner, id)?;
     if known {
-        tx.put_bytes(Space::Records, share_key(owner, id, reader), sealed);
+        tx.put_bytes(
+            Space::Records,
+            share_key(owner, id, reader),
+            sealed.to_vec(),
+        );
         tx.put_bytes(Space::Records, inbox_key(reader, owner, id), Vec::new());
     }
     Ok(known)
@@ -282,6 +407,13 @@ pub fn unshare(
     Ok(known)
 }
 
+/// Whether a recording is shared with a signing key.
+pub fn is_shared(tx: &Tx<'_>, owner: Leaf, id: &RecordingId, reader: &Hash) -> Result<bool, Error> {
+    Ok(tx
+        .bytes(Space::Records, &share_key(owner, id, reader))?
+        .is_some())
+}
+
 /// See [`Metadata::shared`](crate::store::Metadata::shared).
 pub fn shared(
     tx: &Tx<'_>,
@@ -292,6 +424,6 @@ pub fn shared(
     let Some(owner) = owners::owner(tx, owner)? else {
         return Ok(None);
     };
-    let share = tx.bytes(Space::Records, &share_key(owner.leaf, id, reader))?;
-    Ok(share.map(|_| owner.leaf))
+    let shared = is_shared(tx, owner.leaf, id, reader)?;
+    Ok(shared.then_some(owner.leaf))
 }
