@@ -99,9 +99,9 @@ fn the_cloud_opens_marked_frames_whatever_the_portions() {
         let mse = difference(&parties.file("raw"), &parties.file("opened"), frames);
         let psnr = 10.0 * (255.0 * 255.0 / mse).log10();
         println!("{mode}: {psnr:.1} dB");
-        // A picture so small has three marks in 16 blocks: 44 dB, more or less by their places; and
-        // something is lost of all that is noise.
-        assert!((40.5..60.0).contains(&psnr), "{mode}: {psnr}");
+        // A picture so small has three marks in 16 blocks, 44 dB, more or less by their places, and
+        // something is lost of all that is noise: 41.8 and 41.6 dB.
+        assert!((40.8..44.0).contains(&psnr), "{mode}: {psnr}");
     }
 }
 
