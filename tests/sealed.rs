@@ -159,7 +159,7 @@ fn sealed_streams_go_through_tcp_and_through_a_vault() {
     .run(LONG)
     .unwrap();
     cloud.wait(LONG).unwrap();
-    assert!(difference(&raw, &parties.file("opened"), FRAMES) < 6.0);
+    assert!(difference(&raw, &parties.file("opened"), FRAMES) < 5.4);
 
     let recording = place.element("dedupsink", "sealed");
     Pipeline::launch(&format!(
@@ -172,5 +172,5 @@ fn sealed_streams_go_through_tcp_and_through_a_vault() {
     .unwrap();
     let source = place.element("dedupsrc", "sealed");
     open(&parties, &source).unwrap();
-    assert!(difference(&raw, &parties.file("opened"), FRAMES) < 6.0);
+    assert!(difference(&raw, &parties.file("opened"), FRAMES) < 5.4);
 }
