@@ -62,7 +62,7 @@ fn oblivious(c: &mut Criterion<CpuTime>) {
     let carried = carried_bits(&settings, 1920, 1080);
     let pictures = [picture(geometry, 1), picture(geometry, 2)];
     let mut splitter = Splitter::new(geometry, &settings, Some(&layout)).unwrap();
-    let mut joiner = Joiner::new(geometry, &settings.classes).unwrap();
+    let mut joiner = Joiner::new(geometry, &settings).unwrap();
     let split = splitter.split(&pictures[0], true).unwrap();
     assert_eq!(split.positions.len(), 162_000);
     let carries = |positions: &[u32]| -> Vec<u8> {

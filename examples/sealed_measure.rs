@@ -2,19 +2,19 @@
 //! What the sealed codec makes of real clips, in Mbit/s at 25 frames per second: rest, candidates
 //! and remainders, beside MJPEG and H.264 (x264 veryfast) of the same PSNR as the marked frames.
 //! `FRAMES=100 cargo run --release --example sealed_measure -- FILE...`; ffmpeg decodes and encodes.
-//! With `ALONE=1` without the others. The first frame is whole; a ticket's own bytes (some KiB) are
+//! With `ALONE=1` without the others; `LOSS=0 PER_BLOCK=5` for other settings than a contract's
+//! defaults. The first frame is whole; a ticket's own bytes (some KiB) are
 //! not counted.
 
-use flate2::Compression;
-use flate2::write::ZlibEncoder;
+use gstcamvault::protocol::{DEFAULT_LOSS, DEFAULT_PER_BLOCK};
 use gstcamvault::sealed::{Chroma, Geometry, Joiner, NARROW, Picture, Split, Splitter, WIDE};
-use gstcamvault::watermark::{Key, Layout, Settings, Word};
+use gstcamvault::watermark::{Key, Layout, Settings, Word, position};
 use std::collections::HashMap;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::process::{Command, Stdio};
 
 /// A frame's header, tag and lengths, and the tag of its remainders.
-const AROUND: usize = 12 + 24 + 16 + 12 + 28;
+const AROUND: usize = 12 + 24 + 16 + 8 + 28;
 
 fn probe(file: &str) -> [usize; 2] {
     let out = Command::new("ffprobe")
@@ -61,30 +61,26 @@ fn equal(file: &str, frames: usize, wanted: f64, settings: &[String]) -> (f64, f
     last.unwrap_or((f64::NAN, f64::NAN))
 }
 
-/// Bytes of a frame's remainders: the difference from the last frame's, deflated.
-fn deflated(now: &[i16], before: &mut Vec<u8>) -> usize {
-    let byte = |&value: &i16| {
-        if value == Split::NONE {
-            0x80
-        } else {
-            value as u8
-        }
-    };
-    let now: Vec<u8> = now.iter().map(byte).collect();
-    before.resize(now.len(), 0);
-    let change = now.iter().zip(&*before).map(|(a, b)| a.wrapping_sub(*b));
-    let change: Vec<u8> = change.collect();
-    *before = now;
-    let mut packed = ZlibEncoder::new(Vec::new(), Compression::fast());
-    packed.write_all(&change).unwrap();
-    packed.finish().unwrap().len()
+/// Bytes of a frame's remainders beside [`AROUND`]: a digest, and a byte a mark if luma has changed.
+fn remainder(split: &Split) -> usize {
+    16 + match split.positions.is_empty() {
+        true => 0,
+        false => split.remainders.len(),
+    }
+}
+
+fn setting(name: &str, default: usize) -> usize {
+    let set = std::env::var(name).ok();
+    set.map_or(default, |text| text.parse().expect(name))
 }
 
 fn main() {
-    let most: usize = std::env::var("FRAMES")
-        .ok()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(100);
+    let most = setting("FRAMES", 100);
+    let loss = setting("LOSS", DEFAULT_LOSS.into()) as u8;
+    let settings = Settings {
+        per_block: Some(setting("PER_BLOCK", DEFAULT_PER_BLOCK as usize)),
+        ..Settings::default()
+    };
     for file in std::env::args().skip(1) {
         let [width, height] = probe(&file);
         let geometry = Geometry::new(width, height, Chroma::I420).unwrap();
@@ -95,25 +91,19 @@ fn main() {
             .spawn()
             .unwrap();
         let mut out = child.stdout.take().unwrap();
-        let settings = Settings::default();
         let layout = Layout::new(&Key::from_bytes([3; 32]), 0, &settings, width, height);
-        let mut splitter = Splitter::new(geometry, &settings, Some(&layout)).unwrap();
-        let mut joiner = Joiner::new(geometry, &settings.classes).unwrap();
+        let splitter = Splitter::new(geometry, &settings, Some(&layout)).unwrap();
+        let mut splitter = splitter.with_loss(loss).unwrap();
+        let joiner = Joiner::new(geometry, &settings).unwrap();
+        let mut joiner = joiner.with_loss(loss).unwrap();
         let mut picture = Picture::new(geometry);
         let (mut rest, mut wide, mut narrow, mut blocks, mut frames) = (0, 0, 0, 0, 0);
         let (mut marks, mut lost, mut intra) = (0, 0, 0);
-        let (mut remainders, mut last, mut squares) = (0, Vec::new(), 0.0);
+        let (mut remainders, mut squares, mut lossy) = (0, 0.0, 0.0);
         let word = Word(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c834);
-        let classes = settings.classes.len();
-        let bits: HashMap<u32, u8> = layout
-            .marks()
-            .iter()
-            .map(|mark| {
-                let block = usize::from(mark.y) * (width / 8) + usize::from(mark.x);
-                let class = settings.classes.iter().position(|c| *c == mark.class);
-                ((block * classes + class.unwrap()) as u32, mark.bit)
-            })
-            .collect();
+        let place = |mark| position(&settings, width, mark).unwrap() as u32;
+        let all = layout.marks().iter();
+        let bits: HashMap<u32, u8> = all.map(|mark| (place(mark), mark.bit)).collect();
         'all: while frames < most {
             for i in 0..3 {
                 if out.read_exact(picture.plane_mut(i)).is_err() {
@@ -135,13 +125,14 @@ fn main() {
             squares += luma
                 .map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2))
                 .sum::<f64>();
-            remainders += deflated(&split.remainders, &mut last) + AROUND;
+            remainders += remainder(&split) + AROUND;
+            lossy += split.squares as f64;
             if frames == 0 {
                 intra = split.rest.len();
             }
             frames += 1;
             rest += split.rest.len();
-            blocks += split.values.len() / settings.classes.len();
+            blocks += split.values.len() / settings.each();
             wide += split.widths.iter().filter(|&&w| w == WIDE).count();
             narrow += split.widths.iter().filter(|&&w| w == NARROW).count();
             marks += split.remainders.len();
@@ -155,11 +146,14 @@ fn main() {
         let _ = child.wait();
         let n = frames as f64;
         let candidates = 2 * (usize::from(NARROW) * narrow + usize::from(WIDE) * wide) / 8;
-        let psnr = 10.0 * (255.0 * 255.0 * n * (width * height) as f64 / squares.max(1e-9)).log10();
+        let psnr = |squares: f64| {
+            10.0 * (255.0 * 255.0 * n * (width * height) as f64 / squares.max(1e-9)).log10()
+        };
+        let (psnr, sealed) = (psnr(squares), psnr(lossy));
         let (jpeg, h264) = match std::env::var("ALONE") {
             Ok(_) => ((f64::NAN, f64::NAN), (f64::NAN, f64::NAN)),
             Err(_) => {
-                let mjpeg: Vec<String> = (1..12)
+                let mjpeg: Vec<String> = (1..32)
                     .map(|q| {
                         format!("-c:v mjpeg -huffman optimal -qmin 1 -q:v {q} -pix_fmt yuvj420p")
                     })
@@ -175,7 +169,7 @@ fn main() {
         let rate = |bytes: f64| bytes * 8.0 * 25.0 / 1e6;
         let all = (rest + candidates + remainders) as f64 / n;
         println!(
-            "{} {width}x{height}, {frames} frames: sealed {:.2} Mbit/s = rest {:.2} + candidates {:.2} + remainders and headers {:.2}; marked {psnr:.2} dB; MJPEG {:.2} Mbit/s ({:.2} dB), {:.2} x; x264 {:.2} ({:.2} dB), {:.1} x; blocks sent {:.1} %, first rest {intra} B, rest {:.3} bit a sample of luma sent, wide {:.1} %, lost {:.2} %",
+            "{} {width}x{height}, {frames} frames: sealed {:.2} Mbit/s = rest {:.2} + candidates {:.2} + remainders and headers {:.2}; sealed {sealed:.2} dB, marked {psnr:.2} dB; MJPEG {:.2} Mbit/s ({:.2} dB), {:.2} x; x264 {:.2} ({:.2} dB), {:.1} x; blocks sent {:.1} %, first rest {intra} B, rest {:.3} bit a sample of luma sent, wide {:.1} %, lost {:.2} %",
             file.rsplit('/').next().unwrap(),
             rate(all),
             rate(rest as f64 / n),

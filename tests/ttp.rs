@@ -86,6 +86,8 @@ impl World {
             ticket_ms: 60_000,
             created_ms: 1_700_000_000_000,
             name: vec![1; 40].into(),
+            per_block: gstcamvault::protocol::DEFAULT_PER_BLOCK,
+            loss: gstcamvault::protocol::DEFAULT_LOSS,
             audit: DEFAULT_AUDIT,
             pixels: 0,
         };
@@ -224,6 +226,9 @@ async fn contracts_need_everyones_signature_and_registered_keys() {
         change(&|c| c.cloud = stranger.identity().public().into()),
         change(&|c| c.step = 99),
         change(&|c| c.threshold = 64),
+        change(&|c| c.per_block = 0),
+        change(&|c| c.per_block = 6),
+        change(&|c| c.loss = 16),
         change(&|c| c.version = 2),
     ] {
         assert_eq!(refusal(owner.contract(refused).await), Code::Malformed);
@@ -328,7 +333,7 @@ async fn retrieval_takes_the_mark_out_and_ends_with_the_contract() {
     let ticket = world.tickets(agreed, request).await.unwrap().remove(0);
     let (word, settings, size) = (word(&ticket), &agreed.settings, [128, 72]);
     let layout = Layout::new(&ticket.key, 0, settings, size[0], size[1]);
-    let count = size[0] / 8 * (size[1] / 8) * settings.classes.len();
+    let count = size[0] / 8 * (size[1] / 8) * settings.each();
     let sign = |i: usize| {
         [
             retrieval::Sign::None,

@@ -7,6 +7,7 @@ use crate::ffmpeg::{Clip, Codec, Coding};
 use gstcamvault::arbiter::{self, Candidate, RADIUS};
 use gstcamvault::feature::{Observer, PHash, index::Index};
 use gstcamvault::luma::{Luma, Plane, Shape};
+use gstcamvault::protocol::{DEFAULT_LOSS, DEFAULT_PER_BLOCK};
 use gstcamvault::sealed::{Chroma, Geometry, Joiner, Picture, Splitter};
 use gstcamvault::watermark::{Code, Dither, Key, Layout, Placement, Settings};
 use std::collections::BTreeSet;
@@ -129,8 +130,15 @@ pub fn settings() -> Settings {
         dither: Dither::Keyed,
         layouts: 1,
         placement: Placement::Keyed,
+        per_block: Some(setting("PER_BLOCK", DEFAULT_PER_BLOCK as usize)),
         ..Settings::default()
     }
+}
+
+/// A number from the environment.
+fn setting(name: &str, default: usize) -> usize {
+    let set = std::env::var(name).ok();
+    set.and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
 impl Registry {
@@ -172,11 +180,12 @@ impl Registry {
     pub fn mark(&self, id: usize, clip: &Clip) -> Result<Clip> {
         let this = &self.candidates[id];
         let layout = Layout::new(&this.key, 0, &this.settings, clip.width, clip.height);
-        let classes = this.settings.classes.len();
         let bits = gstcamvault::watermark::carried_bits(&this.settings, clip.width, clip.height);
         let geometry = Geometry::new(clip.width, clip.height, Chroma::I420)?;
-        let mut splitter = Splitter::new(geometry, &this.settings, Some(&layout))?;
-        let mut joiner = Joiner::new(geometry, &this.settings.classes)?;
+        let loss = setting("LOSS", DEFAULT_LOSS.into()) as u8;
+        let mut splitter =
+            Splitter::new(geometry, &this.settings, Some(&layout))?.with_loss(loss)?;
+        let mut joiner = Joiner::new(geometry, &this.settings)?.with_loss(loss)?;
         let mut picture = Picture::new(geometry);
         let mut marked = Vec::new();
         for frame in &clip.frames {
@@ -189,7 +198,7 @@ impl Registry {
             }
             let split = splitter.split(&picture, false)?;
             joiner.read(&split.rest)?;
-            debug_assert_eq!(bits.len(), geometry.candidates(classes));
+            debug_assert_eq!(bits.len(), geometry.candidates(this.settings.each()));
             let moved = split.positions.iter().zip(&split.values).zip(&split.deltas);
             let values: Vec<i16> = moved
                 .map(|((&position, value), delta)| {

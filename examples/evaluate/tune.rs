@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 /// Prints a line for each of the settings.
 #[derive(clap::Args)]
 pub struct Options {
-    /// What differs from the defaults, like `step=88,density=0.125,coefficients=11 12 21,group=2`;
+    /// What differs from the defaults, like `step=88,density=0.125,coefficients=11 12 21,per_block=1,group=2`;
     /// `group` is the seconds from keyframe to keyframe.
     #[arg(value_name = "SETTINGS", required = true)]
     settings: Vec<String>,
@@ -39,6 +39,7 @@ fn parse(text: &str, start: Settings) -> Result<(Settings, f64)> {
         match name.trim() {
             "step" => settings.step = value.parse()?,
             "density" => settings.density = Some(value.parse()?),
+            "per_block" => settings.per_block = Some(value.parse()?),
             "layouts" => settings.layouts = value.parse()?,
             "coefficients" => settings.classes = Settings::parse_classes(value)?,
             "group" => group = value.parse()?,

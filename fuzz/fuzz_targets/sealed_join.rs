@@ -21,7 +21,7 @@ fuzz_target!(|data: &[u8]| {
         return;
     };
     let settings = Settings::default();
-    let mut joiner = Joiner::new(geometry, &settings.classes).expect("the default classes");
+    let mut joiner = Joiner::new(geometry, &settings).expect("the default classes");
     for rest in data.chunks(data.len().div_ceil(2).max(1)) {
         if let Ok(sent) = joiner.read(rest) {
             assert_eq!(sent.positions.len(), sent.widths.len());
@@ -38,7 +38,7 @@ fuzz_target!(|data: &[u8]| {
     }
     let mut splitter = Splitter::new(geometry, &settings, None).expect("the default settings");
     let split = splitter.split(&picture, true).expect("of its geometry");
-    let mut joiner = Joiner::new(geometry, &settings.classes).expect("the default classes");
+    let mut joiner = Joiner::new(geometry, &settings).expect("the default classes");
     joiner.read(&split.rest).expect("a rest");
     assert!(joiner.join(&split.values).expect("values") == &picture);
 });

@@ -57,6 +57,8 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
         ticket_ms: 10_000,
         created_ms: 0,
         name: Vec::new().into(),
+        per_block: gstcamvault::protocol::DEFAULT_PER_BLOCK,
+        loss: gstcamvault::protocol::DEFAULT_LOSS,
         audit: 1000,
         pixels: 0,
     };

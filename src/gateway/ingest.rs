@@ -180,7 +180,7 @@ fn run(inner: &Inner, pipeline: &Running, live: &Live<'_>) -> Result<(), String>
                 };
                 match structure.name().as_str() {
                     "camvault-ticket" => note(inner, &live.name, structure)?,
-                    "camvault-segment" => tell(inner, structure)?,
+                    "camvault-receipt" => tell(inner, structure)?,
                     _ => (),
                 }
             }

@@ -66,7 +66,7 @@ fn corrections(
     if signs.len() != layout.marks().len() {
         return None;
     }
-    let count = (width / 8) * (height / 8) * settings.classes.len();
+    let count = (width / 8) * (height / 8) * settings.each();
     let half = i16::try_from(settings.step / 2).ok()?;
     let mut out = Zeroizing::new(vec![0i16; count]);
     for (mark, sign) in layout.marks().iter().zip(signs) {

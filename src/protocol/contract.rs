@@ -6,7 +6,7 @@ use super::{
     AUDIT_ALL, AuditCounts, Audited, B32, Document, DocumentError, MAX_AUDITED_MS, Signed,
 };
 use crate::identity::PublicId;
-use crate::sealed::Chroma;
+use crate::sealed::{Chroma, MOST_LOSS};
 use crate::watermark::{Class, Dither, Placement, Settings};
 use minicbor::bytes::{ByteArray, ByteVec};
 use minicbor::{Decode, Encode};
@@ -113,6 +113,10 @@ pub struct Contract {
     /// What the owner calls the camera, sealed to itself; the others cannot read it.
     #[n(12)]
     pub name: ByteVec,
+    /// Of how many of the coefficients each block has one that can carry a bit
+    /// ([`Settings::per_block`]).
+    #[n(13)]
+    pub per_block: u32,
     /// Tickets of a thousand that the third party audits: the owner opens a part of what it sent.
     #[n(14)]
     #[cbor(default)]
@@ -121,11 +125,19 @@ pub struct Contract {
     #[n(15)]
     #[cbor(default)]
     pub pixels: u64,
+    /// What the other coefficients may be off the camera's: 0 to [`MOST_LOSS`]; 0: nothing.
+    #[n(16)]
+    pub loss: u8,
 }
 
 impl Document for Contract {
     const KIND: &'static str = "contract";
 }
+
+/// Coefficients a block that can carry a bit, if nothing else is asked for.
+pub const DEFAULT_PER_BLOCK: u32 = 1;
+/// What other coefficients may be off, if nothing else is asked for.
+pub const DEFAULT_LOSS: u8 = 5;
 
 /// Steps that contracts allow: remainders fit one byte.
 pub const STEPS: std::ops::RangeInclusive<u32> = 4..=200;
@@ -150,6 +162,7 @@ impl Contract {
             step: self.step,
             dither: Dither::Keyed,
             classes,
+            per_block: Some(self.per_block as usize),
             density: (self.density > 0).then(|| f64::from(self.density) / 16.0),
             layouts: 1,
             placement: Placement::Keyed,
@@ -157,6 +170,7 @@ impl Contract {
         let fits = self.version == 1
             && STEPS.contains(&self.step)
             && self.threshold < 64
+            && self.loss <= MOST_LOSS
             && (1_000..=3_600_000).contains(&self.ticket_ms)
             && self.name.len() <= 1024
             && self.audit <= AUDIT_ALL

@@ -12,6 +12,8 @@ use std::sync::LazyLock;
 
 /// Contexts there can be.
 pub(super) const CONTEXTS: usize = 64;
+/// The context of numbers that are 0 and that the reader knows to be: they take no room.
+pub(super) const HOLE: u8 = CONTEXTS as u8 - 1;
 
 /// Numbers below it are tokens of their own.
 const DIRECT: u16 = 16;
@@ -53,7 +55,8 @@ pub(super) fn unfold(number: u16) -> i16 {
 
 type Table = [u16; STRIDE];
 
-/// Frequencies of tokens: two-sided geometric and normal distributions, and half of each.
+/// Frequencies of tokens: two-sided geometric and normal distributions, and half of each; then those
+/// of numbers that are 0 or 1.
 static PRESETS: LazyLock<Vec<Table>> = LazyLock::new(presets);
 
 fn presets() -> Vec<Table> {
@@ -97,6 +100,12 @@ fn presets() -> Vec<Table> {
             // A third more each time.
             mean += mean / 3;
         }
+    }
+    // Yes or no.
+    for yes in [1, 2, 4, 8, 16, 24, 32, 40, 48, 56, 60, 62, 63] {
+        let mut weights = [0; STRIDE];
+        (weights[0], weights[1]) = (64 - yes, yes);
+        all.push(normalise(&weights));
     }
     assert!(all.len() < 255);
     all
@@ -226,7 +235,8 @@ impl Encoder {
             let total = |costs: &[u64; STRIDE]| -> u64 {
                 costs.iter().zip(&counts).map(|(cost, n)| cost * n).sum()
             };
-            if counts == [0; TOKENS] {
+            // A step that does nothing is there already.
+            if counts == [0; TOKENS] || context == usize::from(HOLE) {
                 out.push(UNUSED);
                 continue;
             }
@@ -390,6 +400,12 @@ impl<'a> Decoder<'a> {
             .and_then(|length| bytes.split_at_checked(length))
             .ok_or(SHORT)?;
         let mut tables = vec![0; CONTEXTS * SLOTS];
+        if choices[usize::from(HOLE)] != UNUSED {
+            return Err(Error::Rest("a table for nothing"));
+        }
+        for (distance, slot) in (0..).zip(&mut tables[usize::from(HOLE) * SLOTS..]) {
+            *slot = (SLOTS as u32) << 8 | distance << 20;
+        }
         for (&choice, slots) in choices.iter().zip(tables.chunks_exact_mut(SLOTS)) {
             if choice == UNUSED {
                 continue;
@@ -580,11 +596,16 @@ mod tests {
         let mut encoder = Encoder::default();
         let mut sent = Vec::new();
         for _ in 0..500 {
-            let contexts = std::array::from_fn(|_| (random.bits() % 63) as u8);
-            let numbers: Vector = std::array::from_fn(|_| {
+            let contexts = std::array::from_fn(|_| (random.bits() % 64) as u8);
+            let mut numbers: Vector = std::array::from_fn(|_| {
                 let bits = random.bits() % 17;
                 (random.bits() & ((1 << bits) - 1)) as u16
             });
+            for lane in 0..LANES {
+                if contexts[lane] == HOLE {
+                    numbers[lane] = 0;
+                }
+            }
             let count = match random.bits() % 4 {
                 0 => (random.bits() % 17) as usize,
                 _ => LANES,

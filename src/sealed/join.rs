@@ -3,16 +3,20 @@
 //! error, and work and memory are bounded by the geometry.
 
 use super::entropy::{Decoder, unfold};
-use super::model::{self, CHROMA, EDGE, FLAG, FORM, LUMA, MEAN, RUN, SAME, WHOLE};
+use super::model::{
+    self, CHROMA, EDGE, EXTENT, FAR, FLAG, FORM, IS_EXACT, IS_WIDE, Known, LUMA, MEAN, MEANS,
+    Order, Quantiser, SAME, WHOLE,
+};
 use super::picture::Tiles;
 use super::transform::{Group, LANES, ZERO};
-use super::{Error, Geometry, NARROW, Picture, WIDE, simd};
-use crate::watermark::Class;
+use super::{Error, Geometry, MOST_LOSS, NARROW, Picture, WIDE, simd};
+use crate::watermark::Settings;
 
 /// The candidates that come with a rest, in ascending order of positions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sent {
-    /// Block (in raster order of luma's whole blocks) · number of classes + index of the class.
+    /// Block (in raster order of luma's whole blocks) · [`Settings::each`] + number of the class
+    /// among [`Settings::carriers`].
     pub positions: Vec<u32>,
     /// Bits of each value: [`NARROW`](super::NARROW) or [`WIDE`](super::WIDE).
     pub widths: Vec<u8>,
@@ -34,17 +38,24 @@ enum State {
 /// Joins the pictures of one stream, one after the other.
 pub struct Joiner {
     geometry: Geometry,
-    classes: Vec<Class>,
-    order: [Vec<u8>; 2],
+    settings: Settings,
+    order: [Order; 2],
+    quantiser: Quantiser,
     state: State,
     picture: Picture,
     /// Means of the blocks of each plane.
     means: Vec<Vec<i16>>,
     /// How busy they were when they came last.
     activity: Vec<Vec<u8>>,
+    /// How far they reached then.
+    extents: Vec<Vec<u8>>,
+    /// Which blocks and cells of each plane came with the last rest that had any.
+    sent: Vec<Vec<bool>>,
     /// Blocks of luma that were read, …
     blocks: Vec<u32>,
-    /// … and their coefficients, those of candidates being predictions.
+    /// … their numbers in the order in which they came …
+    sorted: Vec<u32>,
+    /// … and their coefficients in that order, those of candidates being predictions.
     groups: Vec<Group>,
 }
 
@@ -56,26 +67,44 @@ impl std::fmt::Debug for Joiner {
 }
 
 impl Joiner {
-    /// For pictures of this geometry with candidates of these classes, in the order that the
-    /// splitter's settings have them. Fails with [`Error::Size`] or [`Error::Classes`].
-    pub fn new(geometry: Geometry, classes: &[Class]) -> Result<Self, Error> {
+    /// For pictures of this geometry with candidates as the splitter's settings have them. Fails with
+    /// [`Error::Size`] or [`Error::Classes`].
+    pub fn new(geometry: Geometry, settings: &Settings) -> Result<Self, Error> {
         geometry.check()?;
-        model::check(classes)?;
-        let means = (0..geometry.planes()).map(|i| vec![0; geometry.tiles(i).blocks()]);
+        model::check(settings)?;
+        let blocks = |i| geometry.tiles(i).blocks();
+        let all = |of| {
+            (0..geometry.planes())
+                .map(|i| vec![of; blocks(i)])
+                .collect()
+        };
         Ok(Self {
             geometry,
-            classes: classes.to_vec(),
-            order: [model::order(classes), model::order(&[])],
+            settings: settings.clone(),
+            order: model::orders(settings),
+            quantiser: Quantiser::new(0),
             state: State::Nothing,
             picture: Picture::new(geometry),
-            activity: means
-                .clone()
-                .map(|plane| vec![model::UNKNOWN; plane.len()])
+            activity: all(model::UNKNOWN),
+            extents: all(FAR),
+            means: (0..geometry.planes()).map(|i| vec![0; blocks(i)]).collect(),
+            sent: (0..geometry.planes())
+                .map(|i| vec![true; geometry.tiles(i).all()])
                 .collect(),
-            means: means.collect(),
             blocks: Vec::new(),
+            sorted: Vec::new(),
             groups: Vec::new(),
         })
+    }
+
+    /// For rests of a splitter [with the same loss](super::Splitter::with_loss). Fails with
+    /// [`Error::Loss`].
+    pub fn with_loss(mut self, loss: u8) -> Result<Self, Error> {
+        if loss > MOST_LOSS {
+            return Err(Error::Loss(loss));
+        }
+        self.quantiser = Quantiser::new(loss);
+        Ok(self)
     }
 
     /// Reads the rest of the next picture, and says which candidates [`Joiner::join`] wants.
@@ -84,7 +113,7 @@ impl Joiner {
     /// [`Error::NoPrevious`] if it is not whole and there is no picture before it, and with
     /// [`Error::Order`] if that one still waits for its candidates.
     pub fn read(&mut self, rest: &[u8]) -> Result<Sent, Error> {
-        let (&form, mut bytes) = rest.split_first().ok_or(Error::Rest("it is empty"))?;
+        let (&form, bytes) = rest.split_first().ok_or(Error::Rest("it is empty"))?;
         let (whole, same) = (form & WHOLE != 0, form & SAME != 0);
         if form & !(WHOLE | SAME) != FORM || whole && same {
             return Err(Error::Rest("an unknown form"));
@@ -96,6 +125,7 @@ impl Joiner {
             State::Joined => {}
         }
         self.blocks.clear();
+        self.sorted.clear();
         self.groups.clear();
         let mut sent = Sent::default();
         if same {
@@ -104,44 +134,47 @@ impl Joiner {
             }
         } else {
             self.state = State::Nothing;
-            self.numbers(whole, &mut bytes, &mut sent)?;
+            self.numbers(whole, bytes, &mut sent)?;
         }
         self.state = State::Read;
         Ok(sent)
     }
 
-    fn numbers(&mut self, whole: bool, bytes: &mut &[u8], sent: &mut Sent) -> Result<(), Error> {
+    fn numbers(&mut self, whole: bool, bytes: &[u8], sent: &mut Sent) -> Result<(), Error> {
         let planes = self.geometry.planes();
         let tiles: Vec<Tiles> = (0..planes).map(|i| self.geometry.tiles(i)).collect();
-        let mut lengths = Vec::with_capacity(planes);
-        if whole {
-            self.activity
-                .iter_mut()
-                .for_each(|a| a.fill(model::UNKNOWN));
-        } else {
-            for tiles in &tiles {
-                let (count, left) = bytes.split_first_chunk().ok_or(Error::Rest("no runs"))?;
-                let count = u32::from_le_bytes(*count) as usize;
-                // Every run but those in parts has a block or is the first.
-                if count > 2 * tiles.all() + 2 {
-                    return Err(Error::Rest("too many runs"));
-                }
-                lengths.push(count);
-                *bytes = left;
-            }
-        }
         let mut decoder = Decoder::new(bytes)?;
-        let mut changed: Vec<Vec<u32>> = Vec::with_capacity(planes);
-        for (i, tiles) in tiles.iter().enumerate() {
-            changed.push(match lengths.get(i) {
-                None => (0..tiles.all() as u32).collect(),
-                Some(&count) => runs(&mut decoder, tiles.all(), count)?,
-            });
+        if whole {
+            self.forget();
+        } else {
+            let mut others: Vec<Vec<bool>> = Vec::with_capacity(planes);
+            for was in &self.sent {
+                let code = |contexts: &_, _, count| decoder.vector(contexts, count);
+                others.push(model::sent(&tiles, &others, was, code)?);
+            }
+            self.sent = others;
         }
+        let numbers = |sent: &Vec<bool>| {
+            let sent = sent.iter().enumerate().filter(|(_, sent)| **sent);
+            sent.map(|(i, _)| i as u32).collect()
+        };
+        let changed: Vec<Vec<u32>> = self.sent.iter().map(numbers).collect();
         for i in 0..planes {
             self.plane(i, &tiles[i], &changed[i], &mut decoder, sent)?;
         }
         decoder.finish()
+    }
+
+    /// Nothing of earlier pictures is known.
+    fn forget(&mut self) {
+        self.means.iter_mut().for_each(|plane| plane.fill(0));
+        self.activity
+            .iter_mut()
+            .for_each(|plane| plane.fill(model::UNKNOWN));
+        self.extents
+            .iter_mut()
+            .for_each(|plane| plane.fill(model::FAR));
+        self.sent.iter_mut().for_each(|plane| plane.fill(true));
     }
 
     fn plane(
@@ -156,67 +189,139 @@ impl Joiner {
         let (blocks, cells) = changed.split_at(whole);
         edges(decoder, tiles, self.picture.plane_mut(plane), cells)?;
         let luma = plane == 0;
+        let by = self.quantiser;
         let means = &mut self.means[plane];
+        let first = MEAN + if luma { 0 } else { MEANS };
         for blocks in blocks.chunks(LANES) {
-            let context = MEAN + u8::from(!luma);
-            let numbers = decoder.vector(&[context; LANES], blocks.len())?;
+            let mut contexts = [first; LANES];
+            for (context, &block) in contexts.iter_mut().zip(blocks) {
+                *context += model::uneven(means, tiles, block as usize);
+            }
+            let numbers = decoder.vector(&contexts, blocks.len())?;
             for (number, &block) in numbers.into_iter().zip(blocks) {
                 let like = model::mean(means, tiles, block as usize);
-                means[block as usize] = like.wrapping_add(unfold(number));
+                let off = by.step.wrapping_mul(unfold(number));
+                means[block as usize] = like.wrapping_add(off);
             }
         }
-        if luma {
-            self.blocks.extend_from_slice(blocks);
-            self.flags(decoder, sent)?;
+        let exact = match luma || by.loss > 0 {
+            true => self.flags(luma, blocks, decoder, sent)?,
+            false => vec![None; blocks.len()],
+        };
+        let extents = &mut self.extents[plane];
+        for blocks in blocks.chunks(LANES) {
+            let context = EXTENT + u8::from(!luma);
+            let numbers = decoder.vector(&[context; LANES], blocks.len())?;
+            for (number, &block) in numbers.into_iter().zip(blocks) {
+                let like = model::extent(extents, tiles, block as usize);
+                let extent = i16::from(like).wrapping_add(unfold(number));
+                let extent = u8::try_from(extent).ok().filter(|&extent| extent <= FAR);
+                extents[block as usize] =
+                    extent.ok_or(Error::Rest("a block that reaches too far"))?;
+            }
         }
+        let sorted = model::farthest_first(extents, blocks);
         let means = &self.means[plane];
+        let each = self.settings.each();
+        if luma {
+            sent.predictions = vec![0; blocks.len() * each];
+        }
         let (order, first) = match luma {
             true => (&self.order[0], LUMA),
             false => (&self.order[1], CHROMA),
         };
-        let mut like = vec![0; self.classes.len()];
-        for blocks in blocks.chunks(LANES) {
+        for sorted in sorted.chunks(LANES) {
+            let these = model::pick(blocks, sorted);
+            let these = &these[..sorted.len()];
+            let taken = match luma {
+                true => model::taken(&self.settings, tiles, these),
+                false => [0; 64],
+            };
+            let known = Known {
+                count: sorted.len(),
+                first,
+                above: model::above(&self.activity[plane], tiles, these),
+                extents: model::reach(extents, these),
+                taken: &taken,
+            };
             let mut group = ZERO;
-            let above = model::above(&self.activity[plane], tiles, blocks);
-            let these = simd::decode(decoder, &mut group, blocks.len(), order, first, above)?;
-            for (&block, this) in blocks.iter().zip(these) {
-                self.activity[plane][block as usize] = this;
+            let now = simd::decode(decoder, &mut group, order, known)?;
+            for (&block, now) in these.iter().zip(now) {
+                self.activity[plane][block as usize] = now;
             }
-            for (lane, &block) in blocks.iter().enumerate() {
-                group[0].0[lane] = means[block as usize];
-                if luma {
-                    model::candidates(means, tiles, block as usize, &self.classes, &mut like);
-                    for (class, like) in self.classes.iter().zip(&like) {
-                        group[class.index()].0[lane] = *like;
-                        sent.predictions.push(*like);
+            if by.loss > 0 {
+                let mut steps = [by.step; LANES];
+                for (step, &i) in steps.iter_mut().zip(sorted) {
+                    if exact[i as usize].is_some() {
+                        *step = 1;
+                    }
+                }
+                for values in &mut group {
+                    for (value, step) in values.0.iter_mut().zip(steps) {
+                        *value = value.wrapping_mul(step);
                     }
                 }
             }
+            for ((mean, &block), &i) in group[0].0.iter_mut().zip(these).zip(sorted) {
+                *mean = means[block as usize].wrapping_add(exact[i as usize].unwrap_or(0));
+            }
+            for (at, like) in model::smooth(means, tiles, these) {
+                for (value, like) in group[at].0.iter_mut().zip(like.0) {
+                    *value = value.wrapping_add(like);
+                }
+            }
             if luma {
+                for (lane, (&i, &block)) in sorted.iter().zip(these).enumerate() {
+                    let predictions = &mut sent.predictions[i as usize * each..];
+                    let carriers = model::carriers(&self.settings, tiles, block);
+                    for (class, prediction) in carriers.zip(predictions) {
+                        *prediction = group[class.index()].0[lane];
+                    }
+                }
                 self.groups.push(group);
             } else {
                 simd::inverse(&mut group);
-                simd::store(&group, tiles, self.picture.plane_mut(plane), blocks);
+                simd::store(&group, tiles, self.picture.plane_mut(plane), these);
             }
+        }
+        if luma {
+            self.blocks.extend_from_slice(blocks);
+            self.sorted = sorted;
         }
         Ok(())
     }
 
-    fn flags(&self, decoder: &mut Decoder, sent: &mut Sent) -> Result<(), Error> {
-        let classes = self.classes.len();
-        sent.positions.reserve_exact(self.blocks.len() * classes);
-        sent.widths.reserve_exact(self.blocks.len() * classes);
-        for blocks in self.blocks.chunks(LANES) {
-            let wide = decoder.vector(&[FLAG; LANES], blocks.len())?;
-            for (&block, wide) in blocks.iter().zip(wide) {
-                for class in 0..classes {
-                    let wide = wide > 0 && decoder.bits(1)? == 1;
-                    sent.positions.push(block * classes as u32 + class as u32);
+    /// Reads which candidates are wide, if these are blocks of luma, and of each block that is exact
+    /// how far its mean is off.
+    fn flags(
+        &self,
+        luma: bool,
+        blocks: &[u32],
+        decoder: &mut Decoder,
+        sent: &mut Sent,
+    ) -> Result<Vec<Option<i16>>, Error> {
+        let each = if luma { self.settings.each() } else { 0 };
+        sent.positions.reserve_exact(blocks.len() * each);
+        sent.widths.reserve_exact(blocks.len() * each);
+        let mut exact = Vec::with_capacity(blocks.len());
+        for blocks in blocks.chunks(LANES) {
+            let flags = decoder.vector(&[FLAG; LANES], blocks.len())?;
+            for (&block, flags) in blocks.iter().zip(flags) {
+                for number in 0..each {
+                    let wide = flags & IS_WIDE != 0 && decoder.bits(1)? == 1;
+                    sent.positions.push(block * each as u32 + number as u32);
                     sent.widths.push(if wide { WIDE } else { NARROW });
                 }
+                exact.push(match flags & IS_EXACT {
+                    0 => None,
+                    _ => {
+                        let off = decoder.bits(self.quantiser.mean_bits())? as i16;
+                        Some(off - self.quantiser.loss)
+                    }
+                });
             }
         }
-        Ok(())
+        Ok(exact)
     }
 
     /// Joins the rest that was read and the candidates' values, in the order of [`Sent`]: any
@@ -228,8 +333,8 @@ impl Joiner {
         if self.state != State::Read {
             return Err(Error::Order);
         }
-        let classes = self.classes.len();
-        let expected = self.blocks.len() * classes;
+        let each = self.settings.each();
+        let expected = self.blocks.len() * each;
         if values.len() != expected {
             return Err(Error::Count {
                 found: values.len(),
@@ -237,19 +342,19 @@ impl Joiner {
             });
         }
         let tiles = self.geometry.tiles(0);
-        let parts = self
-            .blocks
-            .chunks(LANES)
-            .zip(values.chunks(LANES * classes));
-        for (group, (blocks, values)) in self.groups.iter_mut().zip(parts) {
-            for (lane, values) in values.chunks_exact(classes).enumerate() {
-                for (class, value) in self.classes.iter().zip(values) {
+        for (group, sorted) in self.groups.iter_mut().zip(self.sorted.chunks(LANES)) {
+            let these = model::pick(&self.blocks, sorted);
+            let these = &these[..sorted.len()];
+            for (lane, (&i, &block)) in sorted.iter().zip(these).enumerate() {
+                let values = &values[i as usize * each..];
+                let carriers = model::carriers(&self.settings, &tiles, block);
+                for (class, value) in carriers.zip(values) {
                     let entry = &mut group[class.index()].0[lane];
                     *entry = entry.wrapping_add(*value);
                 }
             }
             simd::inverse(group);
-            simd::store(group, &tiles, self.picture.plane_mut(0), blocks);
+            simd::store(group, &tiles, self.picture.plane_mut(0), these);
         }
         self.state = State::Joined;
         Ok(&self.picture)
@@ -266,31 +371,6 @@ impl Joiner {
     /// The picture that was joined last, if what was read since did not spoil it.
     pub fn picture(&self) -> Option<&Picture> {
         (self.state == State::Joined).then_some(&self.picture)
-    }
-}
-
-/// The blocks and cells that have changed.
-fn runs(decoder: &mut Decoder, all: usize, count: usize) -> Result<Vec<u32>, Error> {
-    let contexts = std::array::from_fn(|i| RUN + (i % 2) as u8);
-    let mut changed = Vec::new();
-    let mut at = 0;
-    for first in (0..count).step_by(LANES) {
-        let count = LANES.min(count - first);
-        let lengths = decoder.vector(&contexts, count)?;
-        for (i, &length) in lengths[..count].iter().enumerate() {
-            let end = at + usize::from(length);
-            if end > all {
-                return Err(Error::Rest("runs beyond the picture"));
-            }
-            if i % 2 == 1 {
-                changed.extend(at as u32..end as u32);
-            }
-            at = end;
-        }
-    }
-    match at == all {
-        true => Ok(changed),
-        false => Err(Error::Rest("runs that end inside the picture")),
     }
 }
 

@@ -17,6 +17,18 @@
 //! marked has value x and delta 0. Candidates travel as differences from a prediction that anyone
 //! who has the rest can compute, in one of two widths ([`NARROW`], [`WIDE`]) that the rest tells.
 //!
+//! With a *loss* L ([`Splitter::with_loss`]) the rest says what its coefficients are in steps of
+//! 2L + 1 from a prediction, and what is split is no longer the picture but what rest and candidates
+//! make of it, the *sealed* picture ([`Splitter::sealed`]): the reference of later pictures, and what
+//! the owner gets back. No coefficient of it is off by more than L, also in blocks that are not sent
+//! again because nothing has changed by more. Blocks whose samples would leave 0..=255 are exact.
+//! None of this depends on marks.
+//!
+//! A rest is a byte (form, whether whole, whether all is the same) and numbers
+//! (`entropy`), in this order: which blocks are sent, unless all are; then of each plane: samples
+//! outside of whole blocks; means of blocks; which candidates are wide and which blocks exact; how far
+//! a block's coefficients reach; the coefficients, blocks that reach farthest first.
+//!
 //! Nothing here is secret by itself but the layout, the values, deltas and remainders; nothing is
 //! encrypted here, and nothing knows GStreamer.
 
@@ -39,6 +51,9 @@ pub const NARROW: u8 = 8;
 /// Bits that are enough for every candidate of any 8-bit picture, at any step.
 pub const WIDE: u8 = 12;
 
+/// Most that a coefficient may be off.
+pub const MOST_LOSS: u8 = 15;
+
 /// What can go wrong here. No message holds a sample or a coefficient.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -54,8 +69,14 @@ pub enum Error {
         expected: Geometry,
     },
     /// Classes that candidates cannot have.
-    #[error("classes: give 1 to 63 different coefficients, none of them 00 (the block's mean)")]
+    #[error(
+        "classes: give 1 to 63 different coefficients, none of them 00 (the block's mean), of which 1 \
+         to all carry bits in each block"
+    )]
     Classes,
+    /// A loss that is too much.
+    #[error("loss {0}: give 0 to {MOST_LOSS}")]
+    Loss(u8),
     /// A layout that does not go with these candidates.
     #[error("step {0}: marks in integers need a multiple of 4 from 4 to 1000")]
     Step(u32),

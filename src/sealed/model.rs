@@ -2,10 +2,10 @@
 //! What splitter and joiner must agree on: the order of coefficients, contexts and predictions.
 
 use super::Error;
-use super::entropy::{CONTEXTS, Contexts, Decoder, Encoder, Vector, fold, unfold};
+use super::entropy::{Contexts, Decoder, Encoder, HOLE, Vector, fold, unfold};
 use super::picture::Tiles;
-use super::transform::{Group, LANES};
-use crate::watermark::Class;
+use super::transform::{Group, LANES, Lanes};
+use crate::watermark::{Class, Settings};
 
 /// Contexts of coefficients: by the block above, by this one, by neighbours; for the first one.
 const LEVELS: u8 = ACTIVITIES + 2 + 11 + ACTIVITIES;
@@ -13,15 +13,26 @@ const LEVELS: u8 = ACTIVITIES + 2 + 11 + ACTIVITIES;
 pub(super) const LUMA: u8 = 0;
 /// Chroma's.
 pub(super) const CHROMA: u8 = LEVELS;
-/// Means of luma blocks; those of chroma blocks follow.
+/// Means of luma blocks, by how uneven those above are; those of chroma blocks follow.
 pub(super) const MEAN: u8 = 2 * LEVELS;
+/// Contexts of means.
+pub(super) const MEANS: u8 = 4;
 /// Samples outside of whole blocks.
-pub(super) const EDGE: u8 = MEAN + 2;
-/// Runs of unchanged blocks; those of changed ones follow.
-pub(super) const RUN: u8 = EDGE + 1;
-/// Whether a block has wide candidates.
-pub(super) const FLAG: u8 = RUN + 2;
-const _: () = assert!((FLAG as usize) < CONTEXTS);
+pub(super) const EDGE: u8 = MEAN + 2 * MEANS;
+/// Whether a block of luma is sent, by what is known of others; of chroma follow.
+const SENT: u8 = EDGE + 1;
+/// Contexts of a plane: by one block, and by three.
+const SENTS: u8 = 2 * 3;
+/// How a block is sent: see [`IS_WIDE`].
+pub(super) const FLAG: u8 = SENT + 2 * SENTS;
+/// How far luma's coefficients reach; chroma's follow.
+pub(super) const EXTENT: u8 = FLAG + 1;
+const _: () = assert!(EXTENT + 2 <= HOLE);
+
+/// A block has wide candidates, or …
+pub(super) const IS_WIDE: u16 = 1;
+/// … all its coefficients are exact.
+pub(super) const IS_EXACT: u16 = 2;
 
 /// First byte of a rest: the form's number, and …
 pub(super) const FORM: u8 = 0x10;
@@ -35,27 +46,114 @@ pub(super) const NARROWS: std::ops::Range<i32> =
     -(1 << (super::NARROW - 1))..1 << (super::NARROW - 1);
 
 /// Different classes, not too many, and no mean among them: predictions are made from means.
-pub(super) fn check(classes: &[Class]) -> Result<(), Error> {
+pub(super) fn check(settings: &Settings) -> Result<(), Error> {
     let mut seen = [false; 64];
-    for class in classes {
+    for class in &settings.classes {
         if class.index() == 0 || std::mem::replace(&mut seen[class.index()], true) {
             return Err(Error::Classes);
         }
     }
-    match classes.is_empty() {
-        true => Err(Error::Classes),
-        false => Ok(()),
+    match (1..=settings.classes.len()).contains(&settings.each()) {
+        true => Ok(()),
+        false => Err(Error::Classes),
     }
 }
 
-/// The coefficients of the rest, from high to low frequencies, without the mean and the candidates.
-pub(super) fn order(classes: &[Class]) -> Vec<u8> {
-    let mut order: Vec<u8> = (1..64)
-        .filter(|&i| !classes.iter().any(|class| class.index() == usize::from(i)))
-        .collect();
-    order.sort_by_key(|&i| std::cmp::Reverse((i / 8 + i % 8, i)));
-    order
+/// Luma's order and chroma's.
+pub(super) fn orders(settings: &Settings) -> [Order; 2] {
+    let always = match settings.each() == settings.classes.len() {
+        true => &settings.classes[..],
+        false => &[],
+    };
+    [Order::new(always), Order::new(&[])]
 }
+
+/// The numbers of blocks, from those that reach farthest to those that do not reach at all.
+pub(super) fn farthest_first(extents: &[u8], blocks: &[u32]) -> Vec<u32> {
+    let mut numbers: Vec<u32> = (0..blocks.len() as u32).collect();
+    let extent = |&i: &u32| extents[blocks[i as usize] as usize];
+    numbers.sort_by_key(|i| std::cmp::Reverse(extent(i)));
+    numbers
+}
+
+/// Sixteen blocks, given their numbers.
+pub(super) fn pick(blocks: &[u32], numbers: &[u32]) -> [u32; LANES] {
+    let mut picked = [0; LANES];
+    for (picked, &i) in picked.iter_mut().zip(numbers) {
+        *picked = blocks[i as usize];
+    }
+    picked
+}
+
+/// How far sixteen blocks reach.
+pub(super) fn reach(extents: &[u8], blocks: &[u32]) -> Extents {
+    let mut reach = [0; LANES];
+    for (reach, &block) in reach.iter_mut().zip(blocks) {
+        *reach = extents[block as usize];
+    }
+    reach
+}
+
+/// The coefficients of a plane's blocks in the order in which they are coded, from high to low
+/// frequencies, without the mean.
+pub(super) struct Order {
+    /// Their numbers, and from which extent on they are coded.
+    at: Vec<(u8, u8)>,
+}
+
+impl Order {
+    /// Without coefficients that are candidates in every block.
+    pub(super) fn new(always: &[Class]) -> Self {
+        let mut at: Vec<u8> = (1..64)
+            .filter(|&i| !always.iter().any(|class| class.index() == usize::from(i)))
+            .collect();
+        at.sort_by_key(|&i| std::cmp::Reverse((i / 8 + i % 8, i)));
+        Self {
+            at: at.into_iter().map(|at| (at, extent_of(at))).collect(),
+        }
+    }
+}
+
+/// Sums of both frequencies up to which blocks of each extent have coefficients that are not 0.
+const EXTENTS: [u8; 8] = [0, 1, 2, 3, 4, 6, 9, 14];
+
+/// The least extent that has a coefficient.
+fn extent_of(at: u8) -> u8 {
+    EXTENTS.partition_point(|&sum| sum < at / 8 + at % 8) as u8
+}
+
+/// The extents of a group of blocks.
+#[inline(always)]
+pub(super) fn extents(group: &Group) -> Extents {
+    let mut extents = [0; LANES];
+    for (at, values) in (0..64).zip(group).skip(1) {
+        let extent = extent_of(at);
+        for (extents, value) in extents.iter_mut().zip(values.0) {
+            *extents = (*extents).max(if value == 0 { 0 } else { extent });
+        }
+    }
+    extents
+}
+
+/// How far coefficients of sixteen blocks reach: see [`EXTENTS`].
+pub(super) type Extents = [u8; LANES];
+/// Extent of blocks that were never coded.
+pub(super) const FAR: u8 = EXTENTS.len() as u8 - 1;
+
+/// What an extent is like.
+pub(super) fn extent(extents: &[u8], tiles: &Tiles, block: usize) -> u8 {
+    let (x, y) = (block % tiles.columns, block / tiles.columns);
+    let left = x.checked_sub(1).map(|_| extents[block - 1]);
+    let above = y.checked_sub(1).map(|_| extents[block - tiles.columns]);
+    match (left, above) {
+        (Some(left), Some(above)) => (left + above).div_ceil(2),
+        (Some(one), None) | (None, Some(one)) => one,
+        (None, None) => FAR,
+    }
+}
+
+/// Which blocks of a group have a candidate in place of each coefficient, a bit a block.
+pub(super) type Taken = [u16; 64];
 
 /// How busy sixteen blocks are: see [`BUSY`].
 pub(super) type Activity = [u8; LANES];
@@ -146,27 +244,68 @@ impl Around {
     }
 }
 
-/// Writes the coefficients in `order` of the first `count` blocks of a group. Takes how busy the
-/// blocks above are, returns how busy these are.
+/// What is known of sixteen blocks before their coefficients.
+#[derive(Clone, Copy)]
+pub(super) struct Known<'a> {
+    /// How many of them are there.
+    pub count: usize,
+    /// First context of coefficients.
+    pub first: u8,
+    /// How busy the blocks above are.
+    pub above: Activity,
+    /// How far they reach.
+    pub extents: Extents,
+    /// Where they have candidates.
+    pub taken: &'a Taken,
+}
+
+impl Known<'_> {
+    /// The blocks that have no number for a coefficient, a bit a block; `None` if none has one.
+    #[inline(always)]
+    fn holes(&self, at: usize, extent: u8) -> Option<u16> {
+        let mut holes = self.taken[at];
+        for (i, &own) in self.extents.iter().enumerate() {
+            holes |= u16::from(own < extent) << i;
+        }
+        let all = ((1u32 << self.count) - 1) as u16;
+        (holes & all != all).then_some(holes)
+    }
+}
+
+#[inline(always)]
+fn dig(contexts: &mut Contexts, holes: u16) {
+    if holes != 0 {
+        for (i, context) in contexts.iter_mut().enumerate() {
+            if holes >> i & 1 == 1 {
+                *context = HOLE;
+            }
+        }
+    }
+}
+
+/// Writes a group's coefficients; those that are not sent have to be 0. Returns how busy the blocks
+/// are.
 #[inline(always)]
 pub(super) fn encode(
     encoder: &mut Encoder,
     group: &Group,
-    count: usize,
-    order: &[u8],
-    first: u8,
-    above: Activity,
+    order: &Order,
+    known: Known,
 ) -> Activity {
-    let mut around = Around::new(above);
-    for &at in order {
+    let mut around = Around::new(known.above);
+    for &(at, extent) in &order.at {
         let at = usize::from(at) % 64;
+        let Some(holes) = known.holes(at, extent) else {
+            continue;
+        };
         let values = &group[at].0;
-        let contexts = around.contexts(at, first);
+        let mut contexts = around.contexts(at, known.first);
+        dig(&mut contexts, holes);
         let mut numbers = [0; LANES];
         for i in 0..LANES {
             numbers[i] = fold(values[i]);
         }
-        encoder.vector(&contexts, &numbers, count);
+        encoder.vector(&contexts, &numbers, known.count);
         around.put(at, values);
     }
     around.activity()
@@ -177,16 +316,18 @@ pub(super) fn encode(
 pub(super) fn decode<const WIDE: bool>(
     decoder: &mut Decoder,
     group: &mut Group,
-    count: usize,
-    order: &[u8],
-    first: u8,
-    above: Activity,
+    order: &Order,
+    known: Known,
 ) -> Result<Activity, Error> {
-    let mut around = Around::new(above);
-    for &at in order {
+    let mut around = Around::new(known.above);
+    for &(at, extent) in &order.at {
         let at = usize::from(at) % 64;
-        let contexts = around.contexts(at, first);
-        let numbers = decoder.vector_by::<WIDE>(&contexts, count)?;
+        let Some(holes) = known.holes(at, extent) else {
+            continue;
+        };
+        let mut contexts = around.contexts(at, known.first);
+        dig(&mut contexts, holes);
+        let numbers = decoder.vector_by::<WIDE>(&contexts, known.count)?;
         let values = &mut group[at].0;
         for i in 0..LANES {
             values[i] = unfold(numbers[i]);
@@ -225,30 +366,170 @@ pub(super) fn mean(means: &[i16], tiles: &Tiles, block: usize) -> i16 {
     }
 }
 
-/// What a block's candidates are like, from the means of it and its eight neighbours: the smooth
-/// surface through them (ITU-T T.81 Annex K.8). Other classes than those five are like zero.
-/// Appends one number a class, each within ±512.
-pub(super) fn candidates(
-    means: &[i16],
-    tiles: &Tiles,
-    block: usize,
-    classes: &[Class],
-    out: &mut [i16],
-) {
-    let (columns, rows) = (tiles.columns, tiles.rows);
-    let (x, y) = (block % columns, block / columns);
-    let xs = [x.saturating_sub(1), x, (x + 1).min(columns - 1)];
-    let ys = [y.saturating_sub(1), y, (y + 1).min(rows - 1)];
-    let at = |i: usize, j: usize| i32::from(means[ys[i] * columns + xs[j]]);
-    for (out, class) in out.iter_mut().zip(classes) {
-        let sum = match class.frequencies() {
-            (0, 1) => 36 * (at(1, 0) - at(1, 2)),
-            (1, 0) => 36 * (at(0, 1) - at(2, 1)),
-            (1, 1) => 5 * (at(0, 0) - at(0, 2) - at(2, 0) + at(2, 2)),
-            (0, 2) => 9 * (at(1, 0) + at(1, 2) - 2 * at(1, 1)),
-            (2, 0) => 9 * (at(0, 1) + at(2, 1) - 2 * at(1, 1)),
-            _ => 0,
-        };
-        *out = ((sum + 128) >> 8).clamp(-512, 512) as i16;
+/// Codes which blocks and cells of the next plane are sent; `code` writes or reads up to sixteen of
+/// them from one on. A block is like the three above, and like what `others` say: for luma's blocks
+/// itself in the picture before (`was`), for chroma's the same place of the plane before.
+pub(super) fn sent(
+    tiles: &[Tiles],
+    others: &[Vec<bool>],
+    was: &[bool],
+    mut code: impl FnMut(&Contexts, usize, usize) -> Result<Vector, Error>,
+) -> Result<Vec<bool>, Error> {
+    let plane = others.len();
+    let own = &tiles[plane];
+    let other = |i: usize| match others.last() {
+        None => was[i],
+        Some(_) if i >= own.blocks() => true,
+        Some(other) => {
+            let tiles = &tiles[plane - 1];
+            let scale = |wide: usize, own: usize| 1 + usize::from(wide > own);
+            let [sx, sy] = [
+                scale(tiles.width, own.width),
+                scale(tiles.height, own.height),
+            ];
+            let (x, y) = (i % own.columns * sx, i / own.columns * sy);
+            let mut around = (y..y + sy).flat_map(|y| (x..x + sx).map(move |x| (x, y)));
+            around.any(|(x, y)| x < tiles.columns && y < tiles.rows && other[y * tiles.columns + x])
+        }
+    };
+    let mut sent = vec![false; own.all()];
+    for first in (0..own.all()).step_by(LANES) {
+        let count = LANES.min(own.all() - first);
+        let mut contexts = [SENT + if plane == 0 { 0 } else { SENTS }; LANES];
+        for (context, i) in contexts.iter_mut().zip(first..first + count) {
+            let above = match i < own.blocks() {
+                true => i.checked_sub(own.columns),
+                false => None,
+            };
+            let three = above.map_or(0, |above| {
+                let x = above % own.columns;
+                u8::from(sent[above])
+                    + u8::from(x > 0 && sent[above - 1])
+                    + u8::from(x + 1 < own.columns && sent[above + 1])
+            });
+            *context += 3 * u8::from(other(i)) + three.div_ceil(2);
+        }
+        let numbers = code(&contexts, first, count)?;
+        for (sent, number) in sent[first..].iter_mut().zip(&numbers[..count]) {
+            *sent = *number > 0;
+        }
     }
+    Ok(sent)
+}
+
+/// How uneven the means above a block are, which tells how far its own may be from what it is like.
+pub(super) fn uneven(means: &[i16], tiles: &Tiles, block: usize) -> u8 {
+    let columns = tiles.columns;
+    let (x, y) = (block % columns, block / columns);
+    if y == 0 {
+        return MEANS - 1;
+    }
+    let above = block - columns;
+    let left = means[above - usize::from(x > 0)];
+    let right = means[above + usize::from(x + 1 < columns)];
+    let spread = left.wrapping_sub(means[above]).unsigned_abs();
+    let spread = spread.max(right.wrapping_sub(means[above]).unsigned_abs());
+    [8, 32, 128].partition_point(|&step| step <= spread) as u8
+}
+
+/// What the five lowest frequencies of sixteen blocks are like, from the means of each and its eight
+/// neighbours: the smooth surface through them (ITU-T T.81 Annex K.8). Each is within ±512.
+pub(super) fn smooth(means: &[i16], tiles: &Tiles, blocks: &[u32]) -> [(usize, Lanes); 5] {
+    let mut smooth = [1, 8, 9, 2, 16].map(|at| (at, Lanes([0; LANES])));
+    let (columns, rows) = (tiles.columns, tiles.rows);
+    for (lane, &block) in blocks.iter().enumerate().take(LANES) {
+        let (x, y) = (block as usize % columns, block as usize / columns);
+        let xs = [x.saturating_sub(1), x, (x + 1).min(columns - 1)];
+        let ys = [y.saturating_sub(1), y, (y + 1).min(rows - 1)];
+        let at = |i: usize, j: usize| i32::from(means[ys[i] * columns + xs[j]]);
+        let sums = [
+            36 * (at(1, 0) - at(1, 2)),
+            36 * (at(0, 1) - at(2, 1)),
+            5 * (at(0, 0) - at(0, 2) - at(2, 0) + at(2, 2)),
+            9 * (at(1, 0) + at(1, 2) - 2 * at(1, 1)),
+            9 * (at(0, 1) + at(2, 1) - 2 * at(1, 1)),
+        ];
+        for ((_, like), sum) in smooth.iter_mut().zip(sums) {
+            like.0[lane] = ((sum + 128) >> 8).clamp(-512, 512) as i16;
+        }
+    }
+    smooth
+}
+
+/// Which coefficients of sixteen blocks are candidates.
+pub(super) fn taken(settings: &Settings, tiles: &Tiles, blocks: &[u32]) -> Taken {
+    let mut taken = [0; 64];
+    for (lane, &block) in blocks.iter().enumerate().take(LANES) {
+        for class in carriers(settings, tiles, block) {
+            taken[class.index()] |= 1 << lane;
+        }
+    }
+    taken
+}
+
+/// The classes of a block's candidates.
+pub(super) fn carriers(
+    settings: &Settings,
+    tiles: &Tiles,
+    block: u32,
+) -> impl Iterator<Item = Class> {
+    let block = block as usize;
+    settings.carriers(block % tiles.columns, block / tiles.columns)
+}
+
+/// Coefficients to multiples of a step and back; the step is odd, so that nothing is off by more
+/// than `loss`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Quantiser {
+    pub loss: i16,
+    pub step: i16,
+    /// 2^20/step, rounded up: exact for amounts below 2^12 · 2^8/step.
+    reciprocal: u32,
+}
+
+impl Quantiser {
+    /// `loss` is at most [`super::MOST_LOSS`].
+    pub(super) fn new(loss: u8) -> Self {
+        let step = 2 * i16::from(loss) + 1;
+        Self {
+            loss: loss.into(),
+            step,
+            reciprocal: (1u32 << 20).div_ceil(step as u32),
+        }
+    }
+
+    /// In steps. Coefficients of 8-bit samples are below 2^12.
+    #[inline(always)]
+    pub(super) fn steps(self, value: i16) -> i16 {
+        let amount = u32::from(value.unsigned_abs().min(0xfff)) + self.loss as u32;
+        let steps = ((amount * self.reciprocal) >> 20) as i16;
+        let sign = value >> 15;
+        (steps ^ sign) - sign
+    }
+
+    /// Bits of what a mean is off.
+    pub(super) fn mean_bits(self) -> u32 {
+        16 - (2 * self.loss).leading_zeros()
+    }
+}
+
+/// All coefficients in steps.
+#[inline(always)]
+pub(super) fn quantise(group: &mut Group, by: Quantiser) {
+    for value in group.iter_mut().flat_map(|values| &mut values.0) {
+        *value = by.steps(*value);
+    }
+}
+
+/// Which of sixteen blocks differ in any coefficient by more than `loss`, a bit a block.
+#[inline(always)]
+pub(super) fn differ(a: &Group, b: &Group, loss: i16) -> u16 {
+    let mut most = [0; LANES];
+    for (a, b) in a.iter().zip(b) {
+        for ((most, a), b) in most.iter_mut().zip(a.0).zip(b.0) {
+            *most = (*most).max((a - b).abs());
+        }
+    }
+    let differ = most.iter().enumerate();
+    differ.fold(0, |bits, (i, &most)| bits | u16::from(most > loss) << i)
 }

@@ -73,9 +73,9 @@ impl Geometry {
         self.width / BLOCK * (self.height / BLOCK)
     }
 
-    /// Candidates of a picture of which all blocks are sent, with so many classes.
-    pub fn candidates(&self, classes: usize) -> usize {
-        self.blocks() * classes
+    /// Candidates of a picture of which all blocks are sent, with so many a block.
+    pub fn candidates(&self, each: usize) -> usize {
+        self.blocks() * each
     }
 
     /// The blocks of plane `i`.

@@ -4,7 +4,7 @@
 
 use super::Error;
 use super::entropy::{self, Decoder, Encoder, Step};
-use super::model::{self, Activity};
+use super::model::{self, Activity, Extents, Known, Order, Quantiser};
 use super::picture::{self, Tiles};
 use super::transform::{self, Group, LANES, Lanes, Numbers};
 
@@ -55,20 +55,28 @@ fastest!(
     model::encode(
         encoder: &mut Encoder,
         group: &Group,
-        count: usize,
-        order: &[u8],
-        first: u8,
-        above: Activity
+        order: &Order,
+        known: Known
     ) -> Activity
+);
+fastest!(
+    /// How far coefficients reach.
+    model::extents(group: &Group) -> Extents
+);
+fastest!(
+    /// All coefficients in steps.
+    model::quantise(group: &mut Group, by: Quantiser)
+);
+fastest!(
+    /// Which blocks differ by more than is allowed.
+    model::differ(a: &Group, b: &Group, loss: i16) -> u16
 );
 /// Reads a group's coefficients.
 pub(super) fn decode(
     decoder: &mut Decoder,
     group: &mut Group,
-    count: usize,
-    order: &[u8],
-    first: u8,
-    above: Activity,
+    order: &Order,
+    known: Known,
 ) -> Result<Activity, Error> {
     #[cfg(target_arch = "x86_64")]
     if has_512() {
@@ -76,17 +84,15 @@ pub(super) fn decode(
         fn wide(
             decoder: &mut Decoder,
             group: &mut Group,
-            count: usize,
-            order: &[u8],
-            first: u8,
-            above: Activity,
+            order: &Order,
+            known: Known,
         ) -> Result<Activity, Error> {
-            model::decode::<true>(decoder, group, count, order, first, above)
+            model::decode::<true>(decoder, group, order, known)
         }
         // SAFETY: the processor has what `wide` asks for.
-        return unsafe { wide(decoder, group, count, order, first, above) };
+        return unsafe { wide(decoder, group, order, known) };
     }
-    model::decode::<false>(decoder, group, count, order, first, above)
+    model::decode::<false>(decoder, group, order, known)
 }
 
 /// Symbols to words: see [`entropy::states`].

@@ -2,11 +2,14 @@
 //! The owner's side: pictures to rest and candidates.
 
 use super::entropy::{Encoder, fold};
-use super::model::{self, CHROMA, EDGE, FLAG, FORM, LUMA, MEAN, NARROWS, RUN, SAME, WHOLE};
+use super::model::{
+    self, CHROMA, EDGE, EXTENT, FLAG, FORM, IS_EXACT, IS_WIDE, Known, LUMA, MEAN, MEANS, NARROWS,
+    Order, Quantiser, SAME, WHOLE,
+};
 use super::picture::Tiles;
 use super::transform::{Group, LANES, ZERO};
-use super::{Error, Geometry, NARROW, Picture, WIDE, simd};
-use crate::watermark::{BLOCK, Class, Layout, Settings};
+use super::{Error, Geometry, MOST_LOSS, NARROW, Picture, WIDE, simd};
+use crate::watermark::{BLOCK, Layout, Settings};
 use zeroize::Zeroize;
 
 /// What a picture was split into. Entries of `positions`, `widths`, `predictions`, `values` and
@@ -15,7 +18,8 @@ use zeroize::Zeroize;
 pub struct Split {
     /// Everything but the candidates, for [`Joiner::read`](super::Joiner::read).
     pub rest: Vec<u8>,
-    /// Block (in raster order of luma's whole blocks) · number of classes + index of the class.
+    /// Block (in raster order of luma's whole blocks) · [`Settings::each`] + number of the class
+    /// among [`Settings::carriers`].
     pub positions: Vec<u32>,
     /// Bits of the value, [`NARROW`](super::NARROW) or [`WIDE`](super::WIDE), the sign among them:
     /// value and value + delta are within −2^(bits−1)..2^(bits−1).
@@ -29,6 +33,8 @@ pub struct Split {
     /// x − q_0(x) of every mark, in the layout's order; [`Split::NONE`] for what carries no mark.
     /// Marks in blocks that have not changed since the picture before have the same as there.
     pub remainders: Vec<i16>,
+    /// Sum of squares of what the sealed picture's luma is off the picture that was split.
+    pub squares: u64,
 }
 
 impl Split {
@@ -59,6 +65,9 @@ impl Drop for Split {
 /// A mark of the layout that is inside the picture.
 struct Place {
     block: u32,
+    /// Number of its class among the block's candidates.
+    number: usize,
+    /// Which coefficient.
     class: usize,
     /// d_0 in whole units.
     dither: i32,
@@ -69,21 +78,29 @@ struct Place {
 /// Splits the pictures of one stream, one after the other.
 pub struct Splitter {
     geometry: Geometry,
-    classes: Vec<Class>,
-    order: [Vec<u8>; 2],
+    settings: Settings,
+    order: [Order; 2],
+    quantiser: Quantiser,
     /// In raster order of blocks.
     places: Vec<Place>,
     step: i32,
     /// Of every mark, also those outside of the picture.
     remainders: Vec<i16>,
     previous: Option<Picture>,
+    /// What was made of it, if that is not the same.
+    sealed: Option<Picture>,
     /// Means of the blocks of each plane.
     means: Vec<Vec<i16>>,
     /// How busy they were when they were sent last.
     activity: Vec<Vec<u8>>,
+    /// How far they reached then.
+    extents: Vec<Vec<u8>>,
+    /// Which blocks and cells of each plane were sent of the last picture that was not the same.
+    sent: Vec<Vec<bool>>,
     // What is kept for its memory.
     encoder: Encoder,
     groups: Vec<Group>,
+    numbers: Vec<Group>,
 }
 
 /// Says nothing of marks and samples.
@@ -115,26 +132,57 @@ impl Splitter {
         layout: Option<&Layout>,
     ) -> Result<Self, Error> {
         geometry.check()?;
-        model::check(&settings.classes)?;
-        let means = (0..geometry.planes()).map(|i| vec![0; geometry.tiles(i).blocks()]);
+        model::check(settings)?;
+        let blocks = |i| geometry.tiles(i).blocks();
+        let all = |of| {
+            (0..geometry.planes())
+                .map(|i| vec![of; blocks(i)])
+                .collect()
+        };
         let mut splitter = Self {
             geometry,
-            classes: settings.classes.clone(),
-            order: [model::order(&settings.classes), model::order(&[])],
+            settings: settings.clone(),
+            order: model::orders(settings),
+            quantiser: Quantiser::new(0),
             places: Vec::new(),
             step: 4,
             remainders: Vec::new(),
             previous: None,
-            activity: means
-                .clone()
-                .map(|plane| vec![model::UNKNOWN; plane.len()])
+            sealed: None,
+            activity: all(model::UNKNOWN),
+            extents: all(model::FAR),
+            means: (0..geometry.planes()).map(|i| vec![0; blocks(i)]).collect(),
+            sent: (0..geometry.planes())
+                .map(|i| vec![true; geometry.tiles(i).all()])
                 .collect(),
-            means: means.collect(),
             encoder: Encoder::default(),
             groups: Vec::new(),
+            numbers: Vec::new(),
         };
         splitter.set_layout(layout)?;
         Ok(splitter)
+    }
+
+    /// With coefficients that are not candidates off by at most `loss`: what is split is no longer
+    /// the picture but [`Splitter::sealed`]. Blocks in which nothing is off by more in the picture
+    /// sealed before are not sent again. 0, without it: by nothing.
+    ///
+    /// Fails with [`Error::Loss`].
+    pub fn with_loss(mut self, loss: u8) -> Result<Self, Error> {
+        if loss > MOST_LOSS {
+            return Err(Error::Loss(loss));
+        }
+        self.quantiser = Quantiser::new(loss);
+        self.sealed = (loss > 0).then(|| Picture::new(self.geometry));
+        Ok(self)
+    }
+
+    /// What the last picture was sealed as: what the joiner makes of its rest and the candidates
+    /// without marks, bit for bit.
+    pub fn sealed(&self) -> Option<&Picture> {
+        self.previous
+            .as_ref()
+            .map(|p| self.sealed.as_ref().unwrap_or(p))
     }
 
     /// Other marks from now on: the next picture is sent whole. Fails with [`Error::Step`].
@@ -152,14 +200,15 @@ impl Splitter {
         let tiles = self.geometry.tiles(0);
         for (index, mark) in marks.iter().enumerate() {
             let (x, y) = (usize::from(mark.x), usize::from(mark.y));
-            let class = self.classes.iter().position(|class| *class == mark.class);
-            if let Some(class) = class
+            let number = self.settings.carriers(x, y).position(|c| c == mark.class);
+            if let Some(number) = number
                 && x < tiles.columns
                 && y < tiles.rows
             {
                 self.places.push(Place {
                     block: (y * tiles.columns + x) as u32,
-                    class,
+                    number,
+                    class: mark.class.index(),
                     dither: mark.whole_dither(self.step),
                     index,
                 });
@@ -167,8 +216,9 @@ impl Splitter {
         }
         // One mark a candidate: of two the first.
         self.places
-            .sort_by_key(|place| (place.block, place.class, place.index));
-        self.places.dedup_by_key(|place| (place.block, place.class));
+            .sort_by_key(|place| (place.block, place.number, place.index));
+        self.places
+            .dedup_by_key(|place| (place.block, place.number));
         Ok(())
     }
 
@@ -191,14 +241,16 @@ impl Splitter {
         let changed: Vec<Vec<u32>> = (0..planes)
             .map(|i| {
                 let was = previous.as_ref().map(|p| p.planes()[i].as_slice());
-                changes(&tiles[i], &picture.planes()[i], was)
+                let changed = changes(&tiles[i], &picture.planes()[i], was);
+                match whole {
+                    true => changed,
+                    false => self.beyond_loss(i, &tiles[i], &picture.planes()[i], changed),
+                }
             })
             .collect();
 
         if whole {
-            self.activity
-                .iter_mut()
-                .for_each(|a| a.fill(model::UNKNOWN));
+            self.forget();
         }
         let mut split = Split::default();
         let none = changed.iter().all(Vec::is_empty);
@@ -213,9 +265,7 @@ impl Splitter {
         if !none {
             self.encoder.clear();
             if !whole {
-                for (tiles, changed) in tiles.iter().zip(&changed) {
-                    runs(&mut self.encoder, &mut split.rest, tiles.all(), changed);
-                }
+                self.sent_numbers(&tiles, &changed);
             }
             for i in 0..planes {
                 self.plane(i, &tiles[i], &picture.planes()[i], &changed[i], &mut split);
@@ -223,6 +273,9 @@ impl Splitter {
             self.encoder.finish(&mut split.rest);
         }
         split.remainders = self.remainders.clone();
+        if let Some(sealed) = &self.sealed {
+            split.squares = squares(&sealed.planes()[0], &picture.planes()[0]);
+        }
         // The memory of the one before serves again.
         self.previous = Some(match previous {
             Some(mut kept) => {
@@ -234,6 +287,37 @@ impl Splitter {
             None => picture.clone(),
         });
         Ok(split)
+    }
+
+    /// Nothing of earlier pictures is known.
+    fn forget(&mut self) {
+        self.means.iter_mut().for_each(|plane| plane.fill(0));
+        self.activity
+            .iter_mut()
+            .for_each(|plane| plane.fill(model::UNKNOWN));
+        self.extents
+            .iter_mut()
+            .for_each(|plane| plane.fill(model::FAR));
+        self.sent.iter_mut().for_each(|plane| plane.fill(true));
+    }
+
+    /// Says which blocks and cells are sent.
+    fn sent_numbers(&mut self, tiles: &[Tiles], changed: &[Vec<u32>]) {
+        let mut others: Vec<Vec<bool>> = Vec::with_capacity(tiles.len());
+        for (plane, changed) in changed.iter().enumerate() {
+            let mut now = vec![0u16; tiles[plane].all()];
+            changed.iter().for_each(|&i| now[i as usize] = 1);
+            let code = |contexts: &_, first: usize, count: usize| {
+                let mut numbers = [0; LANES];
+                numbers[..count].copy_from_slice(&now[first..first + count]);
+                self.encoder.vector(contexts, &numbers, count);
+                Ok(numbers)
+            };
+            // Writing does not fail.
+            let sent = model::sent(tiles, &others, &self.sent[plane], code);
+            others.push(sent.unwrap_or_default());
+        }
+        self.sent = others;
     }
 
     fn plane(
@@ -254,84 +338,267 @@ impl Splitter {
             simd::forward(&mut group);
             self.groups.push(group);
         }
-        let means = &mut self.means[plane];
-        for (i, &block) in blocks.iter().enumerate() {
-            means[block as usize] = self.groups[i / LANES][0].0[i % LANES];
-        }
-        let luma = plane == 0;
-        for blocks in blocks.chunks(LANES) {
-            let mut numbers = [0; LANES];
-            for (number, &block) in numbers.iter_mut().zip(blocks) {
-                let like = model::mean(means, tiles, block as usize);
-                *number = fold(means[block as usize].wrapping_sub(like));
+        self.mean_numbers(plane, tiles, blocks);
+        let exact = self.quantise(plane, tiles, blocks);
+        if let Some(sealed) = &mut self.sealed {
+            let sealed = sealed.plane_mut(plane);
+            for (group, blocks) in self.groups.iter().zip(blocks.chunks(LANES)) {
+                let mut group = *group;
+                simd::inverse(&mut group);
+                simd::store(&group, tiles, sealed, blocks);
             }
-            let context = MEAN + u8::from(!luma);
-            self.encoder
-                .vector(&[context; LANES], &numbers, blocks.len());
+            for &cell in cells {
+                let [x, y, width, height] = tiles.area(cell as usize);
+                for y in y..y + height {
+                    let row = y * tiles.width + x..y * tiles.width + x + width;
+                    sealed[row.clone()].copy_from_slice(&samples[row]);
+                }
+            }
         }
-        if luma {
+        if plane == 0 {
             self.candidates(tiles, blocks, split);
-            self.flags(blocks.len(), &split.widths);
         }
-        let (order, first) = match luma {
-            true => (&self.order[0], LUMA),
-            false => (&self.order[1], CHROMA),
+        if plane == 0 || self.sealed.is_some() {
+            self.flags(plane, blocks, &exact, &split.widths);
+        }
+        self.coefficients(plane, tiles, blocks);
+    }
+
+    /// The blocks of these that differ from what was sealed by more than may be lost, and the cells.
+    fn beyond_loss(
+        &self,
+        plane: usize,
+        tiles: &Tiles,
+        samples: &[u8],
+        changed: Vec<u32>,
+    ) -> Vec<u32> {
+        let Some(sealed) = &self.sealed else {
+            return changed;
         };
-        let activity = &mut self.activity[plane];
-        for (group, blocks) in self.groups.iter().zip(blocks.chunks(LANES)) {
-            let above = model::above(activity, tiles, blocks);
-            let encoder = &mut self.encoder;
-            let these = simd::encode(encoder, group, blocks.len(), order, first, above);
-            for (&block, this) in blocks.iter().zip(these) {
-                activity[block as usize] = this;
+        let whole = changed.partition_point(|&i| (i as usize) < tiles.blocks());
+        let (blocks, cells) = changed.split_at(whole);
+        let mut beyond = Vec::with_capacity(changed.len());
+        for blocks in blocks.chunks(LANES) {
+            let [now, was] = [samples, &sealed.planes()[plane]].map(|samples| {
+                let mut group = ZERO;
+                simd::load(&mut group, tiles, samples, blocks);
+                simd::forward(&mut group);
+                group
+            });
+            let differ = simd::differ(&now, &was, self.quantiser.loss);
+            let these = blocks.iter().enumerate();
+            beyond.extend(these.filter(|(i, _)| differ >> i & 1 == 1).map(|(_, b)| b));
+        }
+        beyond.extend_from_slice(cells);
+        beyond
+    }
+
+    fn mean_numbers(&mut self, plane: usize, tiles: &Tiles, blocks: &[u32]) {
+        let means = &mut self.means[plane];
+        let first = MEAN + if plane == 0 { 0 } else { MEANS };
+        for (blocks, group) in blocks.chunks(LANES).zip(&self.groups) {
+            let (mut numbers, mut contexts) = ([0; LANES], [first; LANES]);
+            for (context, &block) in contexts.iter_mut().zip(blocks) {
+                *context += model::uneven(means, tiles, block as usize);
+            }
+            for (lane, &block) in blocks.iter().enumerate() {
+                let like = model::mean(means, tiles, block as usize);
+                let steps = self.quantiser.steps(group[0].0[lane].wrapping_sub(like));
+                means[block as usize] = like + self.quantiser.step * steps;
+                numbers[lane] = fold(steps);
+            }
+            self.encoder.vector(&contexts, &numbers, blocks.len());
+        }
+    }
+
+    /// Takes the groups to what is sent of them, and makes the numbers that say so. Returns the
+    /// blocks that have to be exact, because they would leave 0..=255 otherwise.
+    fn quantise(&mut self, plane: usize, tiles: &Tiles, blocks: &[u32]) -> Vec<bool> {
+        let means = &self.means[plane];
+        let by = self.quantiser;
+        let mut exact = Vec::with_capacity(blocks.len());
+        self.numbers.clear();
+        for (blocks, group) in blocks.chunks(LANES).zip(&mut self.groups) {
+            let mut like = model::smooth(means, tiles, blocks);
+            let taken = match plane {
+                0 => model::taken(&self.settings, tiles, blocks),
+                _ => [0; 64],
+            };
+            let mut coarse = [0; LANES];
+            for (coarse, &block) in coarse.iter_mut().zip(blocks) {
+                *coarse = means[block as usize];
+            }
+            let mut numbers = *group;
+            for (at, like) in &mut like {
+                for i in 0..LANES {
+                    numbers[*at].0[i] -= like.0[i];
+                }
+            }
+            for (number, coarse) in numbers[0].0.iter_mut().zip(coarse) {
+                *number -= coarse;
+            }
+            for (numbers, taken) in numbers
+                .iter_mut()
+                .zip(taken)
+                .filter(|(_, taken)| *taken > 0)
+            {
+                for i in 0..LANES {
+                    numbers.0[i] &= ((taken >> i & 1) as i16) - 1;
+                }
+            }
+            let mut outside = 0u16;
+            if by.loss > 0 {
+                let residual = numbers;
+                simd::quantise(&mut numbers, by);
+                let mut sealed = numbers;
+                for value in sealed.iter_mut().flat_map(|values| &mut values.0) {
+                    *value *= by.step;
+                }
+                sealed[0].0 = coarse;
+                for (at, like) in like {
+                    for i in 0..LANES {
+                        sealed[at].0[i] += like.0[i];
+                    }
+                }
+                for (at, taken) in taken
+                    .into_iter()
+                    .enumerate()
+                    .filter(|(_, taken)| *taken > 0)
+                {
+                    for i in 0..LANES {
+                        if taken >> i & 1 == 1 {
+                            sealed[at].0[i] = group[at].0[i];
+                        }
+                    }
+                }
+                let mut joined = sealed;
+                simd::inverse(&mut joined);
+                let mut samples = [0i16; LANES];
+                for joined in joined {
+                    for (samples, sample) in samples.iter_mut().zip(joined.0) {
+                        *samples |= sample & !255;
+                    }
+                }
+                for (i, &samples) in samples.iter().enumerate().take(blocks.len()) {
+                    if samples == 0 {
+                        for (group, sealed) in group.iter_mut().zip(sealed) {
+                            group.0[i] = sealed.0[i];
+                        }
+                    } else {
+                        outside |= 1 << i;
+                        for (numbers, residual) in numbers.iter_mut().zip(residual) {
+                            numbers.0[i] = residual.0[i];
+                        }
+                    }
+                }
+            }
+            exact.extend((0..blocks.len()).map(|i| outside >> i & 1 == 1));
+            self.numbers.push(numbers);
+        }
+        exact
+    }
+
+    /// Whether any candidate of a block is wide, and if so, which; whether the block is exact, and
+    /// if so, how far its mean is off.
+    fn flags(&mut self, plane: usize, blocks: &[u32], exact: &[bool], widths: &[u8]) {
+        let each = self.settings.each();
+        let widths = |i: usize| match plane {
+            0 => &widths[i * each..(i + 1) * each],
+            _ => &[],
+        };
+        for first in (0..blocks.len()).step_by(LANES) {
+            let count = LANES.min(blocks.len() - first);
+            let mut numbers = [0; LANES];
+            for (i, number) in numbers.iter_mut().enumerate().take(count) {
+                let wide = widths(first + i).contains(&WIDE);
+                *number =
+                    if wide { IS_WIDE } else { 0 } | if exact[first + i] { IS_EXACT } else { 0 };
+            }
+            self.encoder.vector(&[FLAG; LANES], &numbers, count);
+            for (i, number) in numbers.into_iter().enumerate().take(count) {
+                if number & IS_WIDE != 0 {
+                    for width in widths(first + i) {
+                        self.encoder.bits(u16::from(*width == WIDE), 1);
+                    }
+                }
+                if number & IS_EXACT != 0 {
+                    let off = self.numbers[first / LANES][0].0[i] + self.quantiser.loss;
+                    self.encoder.bits(off as u16, self.quantiser.mean_bits());
+                }
             }
         }
     }
 
-    /// Whether any candidate of a block is wide, and if so, which.
-    fn flags(&mut self, blocks: usize, widths: &[u8]) {
-        let classes = self.classes.len();
-        let widths: Vec<&[u8]> = widths.chunks(classes).collect();
-        debug_assert_eq!(widths.len(), blocks);
-        for widths in widths.chunks(LANES) {
-            let mut numbers = [0; LANES];
-            for (number, widths) in numbers.iter_mut().zip(widths) {
-                *number = u16::from(widths.contains(&WIDE));
+    /// How far coefficients reach and what they are: blocks that reach farthest first.
+    fn coefficients(&mut self, plane: usize, tiles: &Tiles, blocks: &[u32]) {
+        let luma = plane == 0;
+        let (order, first) = match luma {
+            true => (&self.order[0], LUMA),
+            false => (&self.order[1], CHROMA),
+        };
+        let extents = &mut self.extents[plane];
+        for (blocks, numbers) in blocks.chunks(LANES).zip(&mut self.numbers) {
+            // What the mean is off was said with the flags.
+            numbers[0].0.fill(0);
+            let own = simd::extents(numbers);
+            let mut out = [0; LANES];
+            for (i, &block) in blocks.iter().enumerate() {
+                let like = model::extent(extents, tiles, block as usize);
+                extents[block as usize] = own[i];
+                out[i] = fold(i16::from(own[i]) - i16::from(like));
             }
-            self.encoder.vector(&[FLAG; LANES], &numbers, widths.len());
-            for (widths, _) in widths.iter().zip(numbers).filter(|(_, wide)| *wide == 1) {
-                for width in *widths {
-                    self.encoder.bits(u16::from(*width == WIDE), 1);
+            let context = EXTENT + u8::from(!luma);
+            self.encoder.vector(&[context; LANES], &out, blocks.len());
+        }
+        let activity = &mut self.activity[plane];
+        for sorted in model::farthest_first(extents, blocks).chunks(LANES) {
+            let mut group = ZERO;
+            for (lane, &i) in sorted.iter().enumerate() {
+                let from = &self.numbers[i as usize / LANES];
+                for (group, from) in group.iter_mut().zip(from) {
+                    group.0[lane] = from.0[i as usize % LANES];
                 }
+            }
+            let these = model::pick(blocks, sorted);
+            let these = &these[..sorted.len()];
+            let taken = match luma {
+                true => model::taken(&self.settings, tiles, these),
+                false => [0; 64],
+            };
+            let known = Known {
+                count: sorted.len(),
+                first,
+                above: model::above(activity, tiles, these),
+                extents: model::reach(extents, these),
+                taken: &taken,
+            };
+            let now = simd::encode(&mut self.encoder, &group, order, known);
+            for (&block, now) in these.iter().zip(now) {
+                activity[block as usize] = now;
             }
         }
     }
 
     /// Values, widths and deltas of all sent candidates, and the remainders.
     fn candidates(&mut self, tiles: &Tiles, blocks: &[u32], split: &mut Split) {
-        let classes = self.classes.len();
-        let total = blocks.len() * classes;
+        let each = self.settings.each();
+        let total = blocks.len() * each;
         split.positions.reserve_exact(total);
         split.widths.reserve_exact(total);
         split.predictions.reserve_exact(total);
         split.values.reserve_exact(total);
-        let mut like = vec![0; classes];
-        for (i, &block) in blocks.iter().enumerate() {
-            model::candidates(
-                &self.means[0],
-                tiles,
-                block as usize,
-                &self.classes,
-                &mut like,
-            );
-            let group = &self.groups[i / LANES];
-            for (index, class) in self.classes.iter().enumerate() {
-                let x = group[class.index()].0[i % LANES];
-                let value = x.wrapping_sub(like[index]);
-                split.positions.push(block * classes as u32 + index as u32);
-                split.predictions.push(like[index]);
-                split.values.push(value);
-                split.widths.push(width(value.into()));
+        for (blocks, group) in blocks.chunks(LANES).zip(&self.groups) {
+            let like = model::smooth(&self.means[0], tiles, blocks);
+            for (lane, &block) in blocks.iter().enumerate() {
+                for (number, class) in model::carriers(&self.settings, tiles, block).enumerate() {
+                    let like = like.iter().find(|(at, _)| *at == class.index());
+                    let like = like.map_or(0, |(_, like)| like.0[lane]);
+                    let value = group[class.index()].0[lane].wrapping_sub(like);
+                    split.positions.push(block * each as u32 + number as u32);
+                    split.predictions.push(like);
+                    split.values.push(value);
+                    split.widths.push(width(value.into()));
+                }
             }
         }
         split.deltas.resize(total, 0);
@@ -340,7 +607,7 @@ impl Splitter {
 
     /// Moves the candidates that carry marks.
     fn marks(&mut self, blocks: &[u32], split: &mut Split) {
-        let classes = self.classes.len();
+        let each = self.settings.each();
         let mut room = Room::default();
         let mut slot = 0;
         let mut these: Vec<Move> = Vec::new();
@@ -356,9 +623,8 @@ impl Splitter {
             let group = &self.groups[slot / LANES];
             for place in places {
                 self.remainders[place.index] = Split::NONE;
-                let class = self.classes[place.class].index();
-                let x = i32::from(group[class].0[slot % LANES]);
-                let entry = slot * classes + place.class;
+                let x = i32::from(group[place.class].0[slot % LANES]);
+                let entry = slot * each + place.number;
                 let half = self.step / 2;
                 // Of two equally near points the upper one.
                 let zero = x - (x - place.dither + half).rem_euclid(self.step) + half;
@@ -370,7 +636,7 @@ impl Splitter {
                 if width(value) == bits && width(value + delta) == bits {
                     these.push(Move {
                         entry,
-                        class,
+                        class: place.class,
                         place: place.index,
                         remainder: remainder as i16,
                         delta: delta as i16,
@@ -515,34 +781,6 @@ fn changes(tiles: &Tiles, samples: &[u8], was: Option<&[u8]>) -> Vec<u32> {
     changed
 }
 
-/// How many are unchanged, how many changed, and so on; the number of such runs goes before
-/// everything.
-fn runs(encoder: &mut Encoder, out: &mut Vec<u8>, all: usize, changed: &[u32]) {
-    let mut lengths: Vec<u16> = Vec::new();
-    let mut push = |mut length: u32| {
-        // Longer ones in parts, with nothing in between.
-        while length > u32::from(u16::MAX) {
-            lengths.extend([u16::MAX, 0]);
-            length -= u32::from(u16::MAX);
-        }
-        lengths.push(length as u16);
-    };
-    let mut at = 0;
-    for run in changed.chunk_by(|a, b| a + 1 == *b) {
-        push(run[0] - at);
-        push(run.len() as u32);
-        at = run[0] + run.len() as u32;
-    }
-    push(all as u32 - at);
-    out.extend_from_slice(&(lengths.len() as u32).to_le_bytes());
-    let contexts = std::array::from_fn(|i| RUN + (i % 2) as u8);
-    for lengths in lengths.chunks(LANES) {
-        let mut numbers = [0; LANES];
-        numbers[..lengths.len()].copy_from_slice(lengths);
-        encoder.vector(&contexts, &numbers, lengths.len());
-    }
-}
-
 /// Samples outside of whole blocks: each as the difference from its left neighbour in its cell, the
 /// first of a row from the one above, the very first from the middle of the range.
 fn edges(encoder: &mut Encoder, tiles: &Tiles, samples: &[u8], cells: &[u32]) {
@@ -569,4 +807,15 @@ fn edges(encoder: &mut Encoder, tiles: &Tiles, samples: &[u8], cells: &[u32]) {
     if count > 0 {
         encoder.vector(&[EDGE; LANES], &numbers, count);
     }
+}
+
+fn squares(a: &[u8], b: &[u8]) -> u64 {
+    let row = |(a, b): (&[u8], &[u8])| -> u64 {
+        let off = a
+            .iter()
+            .zip(b)
+            .map(|(&a, &b)| u32::from(a.abs_diff(b)).pow(2));
+        off.sum::<u32>().into()
+    };
+    a.chunks(1 << 14).zip(b.chunks(1 << 14)).map(row).sum()
 }

@@ -5,9 +5,9 @@ use super::transform::{LANES, ZERO};
 use super::*;
 use crate::luma::{Luma, Shape};
 use crate::watermark::code::Seeded;
-use crate::watermark::{BLOCK, Class};
-use crate::watermark::{Dither, Key, Layout, Settings, Word, basis, read};
+use crate::watermark::{Class, Dither, Key, Layout, Settings, Word, basis, position, read};
 use proptest::prelude::*;
+use std::collections::HashMap;
 
 /// Gentle hills with some noise, in all planes; `time` moves them.
 fn hills(geometry: Geometry, noise: f64, seed: u64, time: f64) -> Picture {
@@ -58,21 +58,21 @@ fn luma(picture: &Picture) -> Luma<'_> {
     .unwrap()
 }
 
-/// w·delta of each candidate. Deltas are found by position: marks and candidates are both in order
-/// of blocks.
+fn positions(layout: &Layout, settings: &Settings, width: usize) -> impl Iterator<Item = u32> {
+    let marks = layout.marks().iter();
+    marks.map(move |mark| position(settings, width, mark).unwrap() as u32)
+}
+
+/// w·delta of each candidate.
 fn moved(
     split: &Split,
     layout: &Layout,
-    classes: &[Class],
-    columns: usize,
+    settings: &Settings,
+    width: usize,
     word: Word,
 ) -> Vec<i16> {
-    let mut bits = std::collections::HashMap::new();
-    for mark in layout.marks() {
-        let class = classes.iter().position(|c| *c == mark.class).unwrap();
-        let block = usize::from(mark.y) * columns + usize::from(mark.x);
-        bits.insert((block * classes.len() + class) as u32, mark.bit);
-    }
+    let bits = layout.marks().iter().map(|mark| mark.bit);
+    let bits: HashMap<u32, u8> = positions(layout, settings, width).zip(bits).collect();
     let deltas = split.positions.iter().zip(&split.deltas);
     deltas
         .map(|(position, &delta)| match delta {
@@ -91,19 +91,44 @@ fn remainders(
     split: &Split,
     marks: &[i16],
     layout: &Layout,
-    classes: &[Class],
-    columns: usize,
+    settings: &Settings,
+    width: usize,
 ) -> Vec<i16> {
     let mut found = vec![0; split.positions.len()];
-    for (mark, &remainder) in layout.marks().iter().zip(marks) {
-        if remainder != Split::NONE {
-            let class = classes.iter().position(|c| *c == mark.class).unwrap();
-            let block = usize::from(mark.y) * columns + usize::from(mark.x);
-            let position = (block * classes.len() + class) as u32;
-            found[split.positions.binary_search(&position).unwrap()] = remainder;
+    for (position, &remainder) in positions(layout, settings, width).zip(marks) {
+        if remainder != Split::NONE
+            && let Ok(at) = split.positions.binary_search(&position)
+        {
+            found[at] = remainder;
         }
     }
     found
+}
+
+/// The most that any coefficient is off, and whether samples outside of blocks are the same.
+fn most_off(a: &Picture, b: &Picture) -> (i16, bool) {
+    let (mut most, mut same) = (0, true);
+    for plane in 0..a.geometry().planes() {
+        let tiles = a.geometry().tiles(plane);
+        for block in 0..tiles.blocks() as u32 {
+            let [a, b] = [a, b].map(|picture| {
+                let mut group = ZERO;
+                simd::load(&mut group, &tiles, &picture.planes()[plane], &[block]);
+                simd::forward(&mut group);
+                group.map(|values| values.0[0])
+            });
+            let off = a.iter().zip(b).map(|(a, b)| (a - b).abs());
+            most = off.fold(most, i16::max);
+        }
+        for cell in tiles.blocks()..tiles.all() {
+            let [left, top, width, height] = tiles.area(cell);
+            for y in top..top + height {
+                let row = y * tiles.width + left..y * tiles.width + left + width;
+                same &= a.planes()[plane][row.clone()] == b.planes()[plane][row];
+            }
+        }
+    }
+    (most, same)
 }
 
 fn fits(split: &Split) {
@@ -118,30 +143,54 @@ fn fits(split: &Split) {
 }
 
 /// Everything that a sequence of pictures must do. Returns sent and lost marks.
-fn through(pictures: &[Picture], settings: &Settings, seed: u64) -> [usize; 2] {
+fn through(pictures: &[Picture], settings: &Settings, loss: u8, seed: u64) -> [usize; 2] {
     let geometry = pictures[0].geometry();
-    let (classes, columns) = (&settings.classes[..], geometry.width / BLOCK);
+    let width = geometry.width;
     let layout = layout(settings, geometry);
     let mut random = Seeded::new(seed);
     let word = random.word();
-    let mut splitter = Splitter::new(geometry, settings, Some(&layout)).unwrap();
+    let splitter = Splitter::new(geometry, settings, Some(&layout)).unwrap();
+    let mut splitter = splitter.with_loss(loss).unwrap();
+    // The same without marks, and joined without: what has marks must not depend on them.
+    let unmarked = Splitter::new(geometry, settings, None).unwrap();
+    let mut unmarked = unmarked.with_loss(loss).unwrap();
+    let joiner = || Joiner::new(geometry, settings).unwrap();
+    let mut clean = joiner().with_loss(loss).unwrap();
     let mut plain = Splitter::new(geometry, settings, None).unwrap();
-    let mut joiner = Joiner::new(geometry, classes).unwrap();
+    let mut marking = joiner().with_loss(loss).unwrap();
     let mut marks = [0, 0];
     for (i, picture) in pictures.iter().enumerate() {
         let split = splitter.split(picture, false).unwrap();
         fits(&split);
         assert_eq!(split.remainders.len(), layout.marks().len());
         if i == 0 {
-            assert_eq!(split.positions.len(), geometry.candidates(classes.len()));
+            assert_eq!(split.positions.len(), geometry.candidates(settings.each()));
             let lost = split.remainders.iter().filter(|&&r| r == Split::NONE);
             marks = [split.remainders.len(), lost.count()];
         }
-        let sent = joiner.read(&split.rest).unwrap();
+        let without = unmarked.split(picture, false).unwrap();
+        assert!(without.rest == split.rest);
+        assert_eq!(without.widths, split.widths);
+        let sent = marking.read(&split.rest).unwrap();
         assert_eq!(sent.positions, split.positions);
         assert_eq!(sent.widths, split.widths);
-        let by = moved(&split, &layout, classes, columns, word);
-        let marked = joiner.join(&add(&split.values, &by)).unwrap().clone();
+        let by = moved(&split, &layout, settings, width, word);
+        let marked = marking.join(&add(&split.values, &by)).unwrap().clone();
+
+        // What is sealed: near the picture, and what everyone has without marks.
+        let camera = picture;
+        let picture = splitter.sealed().unwrap();
+        let (most, same) = most_off(picture, camera);
+        assert!(most <= loss.into() && same, "{most}");
+        assert_eq!(
+            split.squares == 0,
+            picture.planes()[0] == camera.planes()[0]
+        );
+        assert!(unmarked.sealed().unwrap() == picture);
+        clean.read(&split.rest).unwrap();
+        assert!(clean.join(&without.values).unwrap() == picture);
+        let own = remainders(&split, &split.remainders, &layout, settings, width);
+        assert_eq!(add(&split.values, &own), without.values);
 
         // An archive of the marked picture: the mark comes out.
         let original = plain.split(picture, true).unwrap();
@@ -149,7 +198,7 @@ fn through(pictures: &[Picture], settings: &Settings, seed: u64) -> [usize; 2] {
         fits(&archive);
         // Where no flag differs the rests are the same, byte for byte.
         if archive.widths == original.widths {
-            assert_eq!(archive.rest, original.rest);
+            assert!(archive.rest == original.rest);
         }
         let differences: Vec<i16> = archive
             .values
@@ -157,7 +206,7 @@ fn through(pictures: &[Picture], settings: &Settings, seed: u64) -> [usize; 2] {
             .zip(&original.values)
             .map(|(y, x)| y - x)
             .collect();
-        let remainders = remainders(&archive, &split.remainders, &layout, classes, columns);
+        let remainders = remainders(&archive, &split.remainders, &layout, settings, width);
         let half = settings.step as i16 / 2;
         let back: Vec<i16> = differences
             .iter()
@@ -169,7 +218,7 @@ fn through(pictures: &[Picture], settings: &Settings, seed: u64) -> [usize; 2] {
         let x: Vec<i16> = (0..back.len())
             .map(|i| archive.values[i] - back[i] + remainders[i])
             .collect();
-        let mut other = Joiner::new(geometry, classes).unwrap();
+        let mut other = joiner();
         other.read(&archive.rest).unwrap();
         assert!(other.join(&x).unwrap() == picture, "picture {i}");
 
@@ -195,7 +244,13 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
-    fn any_picture(geometry in geometries(), seed: u64, kind in 0..3) {
+    fn any_picture(
+        geometry in geometries(),
+        seed: u64,
+        kind in 0..3,
+        loss in 0..=MOST_LOSS,
+        per_block in prop_oneof![Just(None), (1..=5usize).prop_map(Some)],
+    ) {
         let pictures: Vec<Picture> = (0..3)
             .map(|i| match kind {
                 0 => noise(geometry, seed ^ i, false),
@@ -203,7 +258,8 @@ proptest! {
                 _ => hills(geometry, 2.0, seed, i as f64 / 9.0),
             })
             .collect();
-        through(&pictures, &Settings::default(), seed);
+        let settings = Settings { per_block, ..Settings::default() };
+        through(&pictures, &settings, loss, seed);
     }
 
     #[test]
@@ -228,13 +284,22 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes(geometry in geometries(), mut bytes: Vec<u8>, seed: u64, flips in 0..6usize) {
-        let mut joiner = Joiner::new(geometry, &Settings::default().classes).unwrap();
+    fn any_bytes(
+        geometry in geometries(),
+        mut bytes: Vec<u8>,
+        seed: u64,
+        flips in 0..6usize,
+        loss in 0..=MOST_LOSS,
+    ) {
+        let settings = Settings { per_block: Some(1), ..Settings::default() };
+        let joiner = Joiner::new(geometry, &settings).unwrap();
+        let mut joiner = joiner.with_loss(loss).unwrap();
         let _ = joiner.read(&bytes);
         bytes.insert(0, 0x11);
         let _ = joiner.read(&bytes);
         let picture = hills(geometry, 3.0, seed, 0.0);
-        let mut splitter = Splitter::new(geometry, &Settings::default(), None).unwrap();
+        let splitter = Splitter::new(geometry, &settings, None).unwrap();
+        let mut splitter = splitter.with_loss(loss).unwrap();
         let split = splitter.split(&picture, true).unwrap();
         let mut random = Seeded::new(seed);
         let mut rest = split.rest.clone();
@@ -292,8 +357,10 @@ fn black_and_white() {
     for value in [0, 1, 128, 254, 255] {
         let mut picture = Picture::new(geometry);
         (0..3).for_each(|i| picture.plane_mut(i).fill(value));
-        let [marks, lost] = through(&vec![picture; 2], &Settings::default(), 1);
-        assert_eq!(lost, if value == 128 { 0 } else { marks });
+        for loss in [0, 4] {
+            let [marks, lost] = through(&vec![picture.clone(); 2], &Settings::default(), loss, 1);
+            assert_eq!(lost, if value == 128 { 0 } else { marks });
+        }
     }
 }
 
@@ -307,14 +374,15 @@ fn other_settings() {
             density: Some(1.5),
             ..Settings::default()
         };
-        through(&pictures, &settings, 5);
+        through(&pictures, &settings, 3, 5);
     }
     let fixed = Settings {
         dither: Dither::Fixed(25.0),
         ..Settings::default()
     };
-    through(&pictures, &fixed, 6);
-    through(&pictures, &Settings::paper(), 7);
+    through(&pictures, &fixed, 0, 6);
+    through(&pictures, &Settings::paper(), 0, 7);
+    through(&pictures, &Settings::paper(), 2, 7);
 }
 
 #[test]
@@ -326,7 +394,7 @@ fn what_has_not_changed_is_not_sent() {
     pictures[3].plane_mut(1)[20 * 81 + 30] ^= 1;
     pictures[4].plane_mut(0)[160] ^= 1;
     pictures[5] = pictures[4].clone();
-    through(&pictures, &Settings::default(), 9);
+    through(&pictures, &Settings::default(), 0, 9);
     let settings = Settings::default();
     let mut splitter = Splitter::new(geometry, &settings, None).unwrap();
     let sent: Vec<usize> = pictures
@@ -338,6 +406,76 @@ fn what_has_not_changed_is_not_sent() {
     assert_eq!(split.rest.len(), 1);
     let split = splitter.split(&pictures[5], true).unwrap();
     assert_eq!(split.positions.len(), 20 * 11 * 5);
+}
+
+/// What is lost is not lost again: the reference is what was sealed, however long it goes.
+#[test]
+fn what_has_changed_within_the_loss_is_not_sent() {
+    let geometry = Geometry::new(160, 96, Chroma::I420).unwrap();
+    let settings = Settings {
+        per_block: Some(1),
+        ..Settings::default()
+    };
+    let picture = |n: usize| {
+        let mut picture = hills(geometry, 0.0, 1, 0.0);
+        // A little brighter in each: 8 units of the mean a step of luma.
+        picture.plane_mut(0)[..80 * 160]
+            .iter_mut()
+            .for_each(|s| *s += n as u8);
+        picture
+    };
+    let splitter = Splitter::new(geometry, &settings, None).unwrap();
+    let mut splitter = splitter.with_loss(8).unwrap();
+    let mut sent = Vec::new();
+    for n in 0..12 {
+        let split = splitter.split(&picture(n), false).unwrap();
+        sent.push(split.positions.len());
+        let (most, same) = most_off(splitter.sealed().unwrap(), &picture(n));
+        assert!(most <= 8 && same, "{n}: {most}");
+    }
+    // The first is whole; every second or third step of the others is too far.
+    assert_eq!(sent[0], 240);
+    assert!(
+        sent[1..].iter().filter(|&&count| count < 100).count() > 4,
+        "{sent:?}"
+    );
+    assert!(sent[1..].iter().any(|&count| count > 100), "{sent:?}");
+    through(&(0..6).map(picture).collect::<Vec<_>>(), &settings, 8, 3);
+}
+
+/// Fewer coefficients a block, as many marks a bit.
+#[test]
+fn places_in_turn() {
+    for (width, height) in [(768, 432), (640, 480), (1280, 720)] {
+        let [all, one, two] = [None, Some(1), Some(2)].map(|per_block| {
+            let settings = Settings {
+                per_block,
+                ..Settings::default()
+            };
+            let layout = layout(
+                &settings,
+                Geometry::new(width, height, Chroma::None).unwrap(),
+            );
+            let mut bits = [0usize; 128];
+            let mut classes = HashMap::new();
+            for mark in layout.marks() {
+                bits[usize::from(mark.bit)] += 1;
+                *classes.entry(mark.class).or_insert(0usize) += 1;
+                let carriers = settings.carriers(mark.x.into(), mark.y.into());
+                assert!(carriers.collect::<Vec<_>>().contains(&mark.class));
+            }
+            let marks = layout.marks().len();
+            for (class, &count) in &classes {
+                let share = marks / 5;
+                assert!(
+                    count.abs_diff(share) < share / 2,
+                    "{class:?}: {count} of {marks}"
+                );
+            }
+            bits
+        });
+        assert_eq!([one, two], [all; 2]);
+    }
 }
 
 /// Marks are there to be read: by the detector's own transform, from joined pictures.
@@ -354,10 +492,9 @@ fn the_word_is_read_and_hardly_seen() {
         let split = splitter.split(&picture, false).unwrap();
         let lost = split.remainders.iter().filter(|&&r| r == Split::NONE);
         assert!(lost.count() * 50 < split.remainders.len());
-        let mut joiner = Joiner::new(geometry, &settings.classes).unwrap();
+        let mut joiner = Joiner::new(geometry, &settings).unwrap();
         joiner.read(&split.rest).unwrap();
-        let columns = geometry.width / BLOCK;
-        let by = moved(&split, &layout, &settings.classes, columns, word);
+        let by = moved(&split, &layout, &settings, geometry.width, word);
         let marked = joiner.join(&add(&split.values, &by)).unwrap();
         let squares: f64 = picture.planes()[0]
             .iter()
@@ -382,8 +519,7 @@ fn mistakes_have_names() {
     assert_eq!(Geometry::new(0, 5, Chroma::None), Err(Error::Size(0, 5)));
     assert!(Geometry::new(16384, 16385, Chroma::None).is_err());
     let mut settings = Settings::default();
-    let classes = settings.classes.clone();
-    let mut joiner = Joiner::new(geometry, &classes).unwrap();
+    let mut joiner = Joiner::new(geometry, &settings).unwrap();
     assert_eq!(joiner.join(&[]).unwrap_err(), Error::Order);
     let mut splitter = Splitter::new(geometry, &settings, None).unwrap();
     let first = splitter.split(&Picture::new(geometry), false).unwrap();
@@ -406,6 +542,19 @@ fn mistakes_have_names() {
     ));
     settings.classes.push(Class::new(0, 0).unwrap());
     assert!(Splitter::new(geometry, &settings, None).is_err());
-    assert!(Joiner::new(geometry, &[]).is_err());
+    assert!(Joiner::new(geometry, &settings).is_err());
+    for per_block in [0, 6] {
+        let per_block = Some(per_block);
+        let settings = Settings {
+            per_block,
+            ..Settings::default()
+        };
+        assert_eq!(
+            Joiner::new(geometry, &settings).unwrap_err(),
+            Error::Classes
+        );
+    }
+    let joiner = Joiner::new(geometry, &Settings::default()).unwrap();
+    assert_eq!(joiner.with_loss(16).unwrap_err(), Error::Loss(16));
     assert!(!format!("{first:?}").contains('['));
 }

@@ -105,7 +105,7 @@ fn dither(settings: &Settings, random: impl FnOnce(u32) -> u32) -> u16 {
 }
 
 fn keyed(key: &LayoutKey, settings: &Settings, [width, height]: [usize; 2]) -> Vec<Mark> {
-    let classes = settings.classes.len();
+    let each = settings.each();
     let tile = TileShape::new(settings, width * height);
     let mut marks = Vec::with_capacity(tile.wanted * width.div_ceil(TILE) * height);
     for y in 0..height {
@@ -115,12 +115,13 @@ fn keyed(key: &LayoutKey, settings: &Settings, [width, height]: [usize; 2]) -> V
                 let cells = tile.run(run);
                 let cell = cells.start + stream.below(cells.len() as u32) as usize;
                 let dither = dither(settings, |n| 16 * stream.below(n / 16));
-                let x = column * TILE + cell / classes;
-                if x < width {
+                let x = column * TILE + cell / each;
+                let class = settings.carriers(x, y).nth(cell % each);
+                if let Some(class) = class.filter(|_| x < width) {
                     marks.push(Mark {
                         x: x as u16,
                         y: y as u16,
-                        class: settings.classes[cell % classes],
+                        class,
                         bit: tile.bit(column, y, run) as u8,
                         dither,
                     });
@@ -131,7 +132,7 @@ fn keyed(key: &LayoutKey, settings: &Settings, [width, height]: [usize; 2]) -> V
     marks
 }
 
-/// How the cells (coefficients of blocks) of a tile are cut into runs of about equal length, one
+/// How the cells (coefficients of blocks that can carry a bit) of a tile are cut into runs of about equal length, one
 /// mark in each.
 struct TileShape {
     cells: usize,
@@ -140,7 +141,7 @@ struct TileShape {
 
 impl TileShape {
     fn new(settings: &Settings, blocks: usize) -> Self {
-        let cells = TILE * settings.classes.len();
+        let cells = TILE * settings.each();
         let wanted = (settings.density(blocks) * TILE as f64).round() as usize;
         Self {
             cells,
@@ -161,29 +162,29 @@ impl TileShape {
 }
 
 /// Where a mark's coefficient stands among all that can carry one, as [`carried_bits`] counts them;
-/// `None` for a class that cannot.
+/// `None` for one that cannot.
 pub fn position(settings: &Settings, width: usize, mark: &Mark) -> Option<usize> {
-    let class = settings.classes.iter().position(|c| *c == mark.class)?;
-    let block = usize::from(mark.y) * (width / BLOCK) + usize::from(mark.x);
-    Some(block * settings.classes.len() + class)
+    let (x, y) = (usize::from(mark.x), usize::from(mark.y));
+    let number = settings.carriers(x, y).position(|c| c == mark.class)?;
+    Some((y * (width / BLOCK) + x) * settings.each() + number)
 }
 
-/// The bit that each coefficient which can carry one carries if it is marked: of block (x, y) and
-/// class number c at (y·⌊width/8⌋ + x)·classes + c. With [`Placement::Keyed`]; it does not depend
+/// The bit that each coefficient which can carry one carries if it is marked: number c of block
+/// (x, y), in the order of [`Settings::carriers`], at (y·⌊width/8⌋ + x)·[`Settings::each`] + c. With [`Placement::Keyed`]; it does not depend
 /// on the key, so that one party can treat all coefficients of a bit alike without knowing which
 /// are marked.
 pub fn carried_bits(settings: &Settings, width: usize, height: usize) -> Vec<u8> {
-    let classes = settings.classes.len();
+    let each = settings.each();
     let [width, height] = [width, height].map(|side| side / BLOCK);
     let tile = TileShape::new(settings, width * height);
     let run_of: Vec<usize> = (0..tile.wanted)
         .flat_map(|run| tile.run(run).map(move |_| run))
         .collect();
-    let mut bits = Vec::with_capacity(width * height * classes);
+    let mut bits = Vec::with_capacity(width * height * each);
     for y in 0..height {
         for x in 0..width {
-            for class in 0..classes {
-                let run = run_of[x % TILE * classes + class];
+            for number in 0..each {
+                let run = run_of[x % TILE * each + number];
                 bits.push(tile.bit(x / TILE, y, run) as u8);
             }
         }

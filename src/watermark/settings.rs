@@ -56,6 +56,9 @@ pub struct Settings {
     pub dither: Dither,
     /// Coefficients that can carry a bit.
     pub classes: Vec<Class>,
+    /// Of how many of them each block has one that can, with [`Placement::Keyed`]; `None`: of all.
+    /// Which ones is public: see [`Settings::carriers`].
+    pub per_block: Option<usize>,
     /// Marks per block; `None`: [`Settings::DENSE`] for small pictures, [`Settings::SPARSE`] for
     /// large ones.
     pub density: Option<f64>,
@@ -82,6 +85,9 @@ pub enum SettingsError {
     /// Density.
     #[error("redundancy {0}: give 0 for automatic, or up to as many marks a block as coefficients")]
     Density(f64),
+    /// Coefficients a block.
+    #[error("{0} coefficients a block: give 1 to as many as there are, with keyed placement")]
+    PerBlock(usize),
     /// Layouts.
     #[error("layouts {0}: give 1 to 64")]
     Layouts(u32),
@@ -93,6 +99,7 @@ impl Default for Settings {
             step: 100,
             dither: Dither::Keyed,
             classes: [1, 8, 9, 2, 16].map(Class).to_vec(),
+            per_block: None,
             density: None,
             layouts: 4,
             placement: Placement::Keyed,
@@ -140,6 +147,7 @@ impl Settings {
             dither: Dither::Fixed(25.0),
             density: Some(classes.len() as f64),
             classes,
+            per_block: None,
             layouts: 1,
             placement: Placement::Runs,
         }
@@ -161,8 +169,13 @@ impl Settings {
         if classes.is_empty() || classes.len() != self.classes.len() {
             return Err(SettingsError::Classes(self.classes_text()));
         }
+        if let Some(per_block) = self.per_block
+            && !(self.placement == Placement::Keyed && (1..=classes.len()).contains(&per_block))
+        {
+            return Err(SettingsError::PerBlock(per_block));
+        }
         if let Some(density) = self.density
-            && !(density > 0.0 && density <= classes.len() as f64)
+            && !(density > 0.0 && density <= self.each() as f64)
         {
             return Err(SettingsError::Density(density));
         }
@@ -170,6 +183,20 @@ impl Settings {
             1..=64 => Ok(()),
             layouts => Err(SettingsError::Layouts(layouts)),
         }
+    }
+
+    /// Coefficients a block that can carry a bit.
+    pub fn each(&self) -> usize {
+        self.per_block.unwrap_or(self.classes.len())
+    }
+
+    /// The classes of those of block (`x`, `y`). Where not all can, the classes take turns, so that
+    /// in as many blocks side by side, or one below the other, as there are classes each has its turn
+    /// equally often (with five of them; nearly so with other numbers).
+    pub fn carriers(&self, x: usize, y: usize) -> impl Iterator<Item = Class> {
+        let each = self.each();
+        let first = each * (x + 2 * y);
+        (first..first + each).map(|i| self.classes[i % self.classes.len()])
     }
 
     /// The coefficients as text: `01 10 11 02 20`.

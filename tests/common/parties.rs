@@ -72,6 +72,8 @@ impl Parties {
             ticket_ms,
             created_ms: 1_700_000_000_000,
             name: Vec::new().into(),
+            per_block: gstcamvault::protocol::DEFAULT_PER_BLOCK,
+            loss: gstcamvault::protocol::DEFAULT_LOSS,
             audit: info.audit,
             pixels,
         };

@@ -2,7 +2,8 @@
 use crate::common::{self, Failure, IdentityArg, VaultArg, expect_party, print, wait};
 use gstcamvault::client::{Gateway, Ttp};
 use gstcamvault::identity::PublicId;
-use gstcamvault::protocol::{Contract, NAME_INFO, Signed};
+use gstcamvault::protocol::{Contract, DEFAULT_LOSS, DEFAULT_PER_BLOCK, NAME_INFO, Signed};
+use gstcamvault::sealed::MOST_LOSS;
 use gstcamvault::watermark::Settings;
 use sha2::{Digest as _, Sha256};
 use std::path::PathBuf;
@@ -52,6 +53,14 @@ pub struct Args {
     /// Marks per 16 blocks of 8x8 pixels; 0: by the size of the picture.
     #[arg(long, value_name = "N", default_value_t = 0)]
     density: u32,
+    /// Coefficients a block that can carry a bit, 1 to 5. More hide a mark among more, and each costs
+    /// two bytes a changed block.
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_PER_BLOCK, value_parser = clap::value_parser!(u32).range(1..=5))]
+    per_block: u32,
+    /// What other coefficients of a block may be off when frames are sealed, 0 to 15; 0: the camera's
+    /// frames come back bit for bit, and streams are several times as large.
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_LOSS, value_parser = clap::value_parser!(u8).range(..=i64::from(MOST_LOSS)))]
+    loss: u8,
 }
 
 pub fn run(args: &Args, json: bool) -> Result<ExitCode, Failure> {
@@ -96,14 +105,16 @@ pub fn run(args: &Args, json: bool) -> Result<ExitCode, Failure> {
         ticket_ms: args.ticket * 1000,
         created_ms: now.map_or(0, |t| t.as_millis() as u64),
         name: owner.public().seal(NAME_INFO, args.name.as_bytes())?.into(),
+        per_block: args.per_block,
+        loss: args.loss,
         audit: judge.audit,
         pixels: info.pixels,
     };
     if contract.settings().is_none() {
         return Err(Failure::usage(
             "these numbers cannot be used: a step is a multiple of 4 from 4 to 200, a density at most \
-             80, a name has some hundred bytes at most, and a third party that audits has tickets of \
-             a minute at most",
+             16 times the coefficients a block, a name has some hundred bytes at most, and a third \
+             party that audits has tickets of a minute at most",
         ));
     }
     bar.set_message("signing");

@@ -360,7 +360,7 @@ impl Retrieval<'_> {
             return Ok(1);
         };
         let [columns, rows] = [video.width, video.height].map(|side| side as usize / 8);
-        let values = columns * rows * self.agreed.settings.classes.len();
+        let values = columns * rows * self.agreed.settings.each();
         let most = match &self.secret {
             None => REQUEST_BYTES / (2 * values).max(1),
             Some(secret) => {

@@ -61,6 +61,8 @@ fn contract() -> Contract {
         ticket_ms: 10_000,
         created_ms: 0,
         name: Vec::new().into(),
+        per_block: crate::protocol::DEFAULT_PER_BLOCK,
+        loss: crate::protocol::DEFAULT_LOSS,
         audit: 0,
         pixels: 0,
     }

@@ -31,7 +31,8 @@
  * frames with a mark that this process cannot know. Tickets are fetched ahead of time; of live video
  * only the first frame waits for one. When none comes any more, the last one is used until it expires (minutes),
  * then frames are dropped with a warning until the third party is back. The stream may take any way
- * that keeps its bytes and their order.
+ * that keeps its bytes and their order. If the contract has a loss, what is sealed (and comes back at a
+ * retrieval, bit for bit) is a little off the frames that came: `sealed-psnr` says how much.
  * ```text
  * gst-launch-1.0 rtspsrc location=rtsp://camera/ ! decodebin ! videoconvert \
  *     ! dmqimmark ttp=http://127.0.0.1:7420 contract=camera.contract identity=me.id \
@@ -304,6 +305,16 @@ impl ObjectImpl for DmQimMark {
                     .default_value(DEFAULT_AHEAD)
                     .mutable_ready()
                     .build(),
+                glib::ParamSpecDouble::builder("sealed-psnr")
+                    .nick("Sealed PSNR")
+                    .blurb(
+                        "PSNR in dB of luma as it is sealed, before any mark, over the tickets that are \
+                         used up; 0: nothing is lost",
+                    )
+                    .minimum(0.0)
+                    .maximum(200.0)
+                    .read_only()
+                    .build(),
             ]);
             properties
         });
@@ -348,6 +359,7 @@ impl ObjectImpl for DmQimMark {
             "identity" => lock(&self.sealed.chosen).identity.to_value(),
             "mode" => lock(&self.sealed.chosen).mode.to_value(),
             "tickets-ahead" => lock(&self.sealed.chosen).ahead.to_value(),
+            "sealed-psnr" => lock(&self.sealed.psnr).unwrap_or(0.0).to_value(),
             name => self
                 .common
                 .get(name)

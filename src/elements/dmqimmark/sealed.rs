@@ -137,6 +137,10 @@ pub struct Sealing {
     looked: Option<u64>,
     /// Frames that found no ticket.
     lost: u64,
+    /// Frames of segments that have ended.
+    frames: u64,
+    /// What was sealed of their luma less what came, squared, in all.
+    squares: u64,
     /// Whether frames cannot wait.
     live: bool,
 }
@@ -182,6 +186,8 @@ impl Sealing {
             observer: Observer::default(),
             looked: None,
             lost: 0,
+            frames: 0,
+            squares: 0,
             live,
         })
     }
@@ -227,7 +233,7 @@ impl Sealing {
     }
 
     /// The stream's last bytes; the third party is told what was sent.
-    pub fn finish(mut self, canceller: &Canceller) -> Vec<u8> {
+    pub fn finish(&mut self, canceller: &Canceller) -> Vec<u8> {
         let mut out = Vec::new();
         self.end(&mut out);
         let told = canceller.wait(async { Ok(self.tickets.finish(LAST_REPORT).await) });
@@ -238,6 +244,14 @@ impl Sealing {
             );
         }
         out
+    }
+
+    /// PSNR in dB of luma as it was sealed against what came, over all segments that have ended; none
+    /// while that is the same.
+    pub fn psnr(&self) -> Option<f64> {
+        let samples = self.frames * u64::from(self.info.width()) * u64::from(self.info.height());
+        let off = self.squares as f64 / samples as f64;
+        (self.squares > 0).then(|| 10.0 * (255.0 * 255.0 / off).log10())
     }
 
     /// Frames that found no ticket.
@@ -304,8 +318,11 @@ impl Sealing {
             ticket,
             frames,
             commitment,
+            squares,
             evidence,
         } = summary;
+        self.frames += frames;
+        self.squares += squares;
         let features = Features {
             contract: self.terms.agreed.id.into(),
             ticket,
@@ -372,6 +389,8 @@ pub struct Sealed {
     pub terms: Mutex<Option<Arc<Terms>>>,
     // Held by the streaming thread while it seals; never while it pushes or posts.
     sealing: Mutex<Option<Sealing>>,
+    /// PSNR in dB of luma as it was sealed, over the segments that have ended.
+    pub psnr: Mutex<Option<f64>>,
     /// Ends waits.
     pub canceller: Canceller,
 }
@@ -392,7 +411,7 @@ impl Sealed {
         if sealing.as_ref().is_some_and(|sealing| sealing.info == info) {
             return Ok(Vec::new());
         }
-        let end = sealing.take().map(|old| old.finish(&self.canceller));
+        let end = sealing.take().map(|mut old| old.finish(&self.canceller));
         *sealing = Some(Sealing::new(terms, info, live)?);
         Ok(end.unwrap_or_default())
     }
@@ -410,14 +429,17 @@ impl Sealed {
                 ("Frames came before their caps")
             )
         })?;
-        sealing.frame(buffer, running, &self.canceller)
+        let frame = sealing.frame(buffer, running, &self.canceller);
+        *lock(&self.psnr) = sealing.psnr();
+        frame
     }
 
     /// The stream's last bytes, and how many frames found no ticket.
     pub fn finish(&self) -> Option<(Vec<u8>, u64)> {
-        let sealing = lock(&self.sealing).take()?;
-        let lost = sealing.lost();
-        Some((sealing.finish(&self.canceller), lost))
+        let mut sealing = lock(&self.sealing).take()?;
+        let end = sealing.finish(&self.canceller);
+        *lock(&self.psnr) = sealing.psnr();
+        Some((end, sealing.lost()))
     }
 
     /// Forgets everything; nothing is sent any more.

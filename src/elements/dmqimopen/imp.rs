@@ -11,7 +11,7 @@
  * Where a new ticket begins, the encoder behind is asked for a keyframe. A message
  * `camvault-ticket` with `contract` (64 hexadecimal digits), `ticket` and `started` (Unix
  * milliseconds, by the owner's clock) says so. Where all of a segment has come, a message
- * `camvault-segment` has `end` (bytes): what the owner signed of it, for the third party.
+ * `camvault-receipt` has `end` (bytes): what the owner signed of it, for the third party.
  *
  * With `tickets`, a directory, every ticket is taken once, also by another process: a stream that
  * comes again is an error.
@@ -324,7 +324,7 @@ impl DmQimOpen {
 
     /// Says what the owner signed of a segment.
     fn ended(&self, end: &Signed) {
-        let structure = gst::Structure::builder("camvault-segment")
+        let structure = gst::Structure::builder("camvault-receipt")
             .field("end", glib::Bytes::from_owned(encode(end)))
             .build();
         let message = gst::message::Element::builder(structure).src(&*self.obj());

@@ -14,7 +14,7 @@ use crate::watermark::{Key, Layout, Word, carried_bits};
 
 const SIZE: [usize; 2] = [320, 240];
 const SEED: [u8; 32] = [77; 32];
-const FRAMES: usize = 4;
+const FRAMES: usize = 20;
 
 /// What an owner has sent, and what it has kept.
 struct Sent {
@@ -80,7 +80,8 @@ impl Sent {
         let layout = Layout::new(&Key::from_bytes(SEED), 0, &settings, SIZE[0], SIZE[1]);
         let bits = carried_bits(&settings, SIZE[0], SIZE[1]);
         let geometry = picture(0).geometry();
-        let mut splitter = Splitter::new(geometry, &settings, Some(&layout)).unwrap();
+        let splitter = Splitter::new(geometry, &settings, Some(&layout)).unwrap();
+        let mut splitter = splitter.with_loss(WORLD.contract.loss).unwrap();
         let mut masked = Vec::new();
         for n in 0..FRAMES {
             let mut split = splitter.split(&picture(n), n == 0).unwrap();

@@ -167,7 +167,7 @@ impl Opener {
             bits: carried_bits(&settings, width, height),
             cover,
             cipher: Aes256Gcm::new((&*key).into()),
-            joiner: Joiner::new(geometry, &settings.classes)?,
+            joiner: Joiner::new(geometry, &settings)?.with_loss(contract.loss)?,
             audited: contract.is_audited(ticket.mode),
             commitment: Commitment::new(payload),
         });

@@ -8,7 +8,7 @@ use super::owner::nonce;
 use super::pieces::{self, Candidates};
 use super::{Error, KEY_BYTES};
 use crate::protocol::{Challenge, OpenedPiece, Opening, Promised, Signed, drawn};
-use crate::watermark::Class;
+use crate::watermark::Settings;
 use aes_gcm::Aes256Gcm;
 use aes_gcm::aead::{Aead as _, KeyInit as _, Payload};
 use std::fs::File;
@@ -51,7 +51,8 @@ pub struct Evidence {
     pub(super) contract: [u8; 32],
     pub(super) ticket: u64,
     pub(super) geometry: Geometry,
-    pub(super) classes: Vec<Class>,
+    pub(super) settings: Settings,
+    pub(super) loss: u8,
     pub(super) bits: Vec<u8>,
     pub(super) head: Vec<u8>,
     pub(super) ciphertexts: Vec<u8>,
@@ -106,7 +107,7 @@ impl Evidence {
     /// Hands over all pieces.
     pub(super) fn each(&mut self, mut take: impl FnMut(&[u8])) -> Result<(), Error> {
         let cipher = Aes256Gcm::new((&*self.key).into());
-        let mut joiner = Joiner::new(self.geometry, &self.classes)?;
+        let mut joiner = Joiner::new(self.geometry, &self.settings)?.with_loss(self.loss)?;
         let form = || Error::Form("a frame that was kept");
         self.frames.file.rewind().map_err(Error::Kept)?;
         let mut file = BufReader::new(&self.frames.file);

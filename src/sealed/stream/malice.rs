@@ -5,7 +5,7 @@ use super::message::{self, FrameHeader, Kind, SegmentEnd};
 use super::owner::nonce;
 use super::pieces::{Candidates, Commitment};
 use super::secrecy::{body, cipher};
-use super::tests::{WORLD, messages};
+use super::tests::{WORLD, messages, sealed_as};
 use super::*;
 use crate::homomorphic::packed::{Base, Ciphertext, Encryptor, Randomiser};
 use crate::homomorphic::{AdditiveScheme as _, Plaintext};
@@ -84,7 +84,10 @@ pub(super) fn promised(all: &[(Kind, Vec<u8>)]) -> Promised {
     let size = [said.video.width, said.video.height].map(|side| side as usize);
     let bits = carried_bits(&settings, size[0], size[1]);
     let geometry = Geometry::new(size[0], size[1], Chroma::I420).unwrap();
-    let mut joiner = Joiner::new(geometry, &settings.classes).unwrap();
+    let mut joiner = Joiner::new(geometry, &settings)
+        .unwrap()
+        .with_loss(WORLD.contract.loss)
+        .unwrap();
     let cipher = cipher(head);
     let mut commitment = Commitment::new(head);
     for (_, payload) in all.iter().filter(|(kind, _)| *kind == Kind::Frame) {
@@ -369,6 +372,7 @@ fn altered_footage_does_not_fit_what_its_owner_has_kept() {
     let mut restorer = Restorer::new(agreement.agreed(), &key, &video.unwrap()).unwrap();
     let mut reader = RemainderReader::new(&world.owner, world.id(), layout.marks().len());
     let pads = Unmask::Pads([9; 32].into());
+    let originals = sealed_as(&[0, 1, 2].map(picture));
     for (n, (marked, remainder)) in frames.iter().enumerate() {
         let kept = reader.open(remainder).unwrap();
         let signs = signs(&kept.remainders);
@@ -384,7 +388,7 @@ fn altered_footage_does_not_fit_what_its_owner_has_kept() {
             (picture.clone(), fit)
         };
         let (restored, fit) = restore(marked);
-        assert!(restored == picture(n) && fit.wrong == 0 && fit.exact);
+        assert!(restored == originals[n] && fit.wrong == 0 && fit.exact);
         // Somebody is painted over.
         let mut altered = marked.clone();
         for row in altered.plane_mut(0).chunks_mut(SIZE[0]).skip(16).take(32) {

@@ -212,6 +212,8 @@ pub struct Summary {
     pub frames: u64,
     /// What was committed to: [`Promised::digest`](crate::protocol::Promised::digest).
     pub commitment: [u8; 32],
+    /// Sum of squares of what was sealed of luma less what came.
+    pub squares: u64,
     /// What answers an audit, if the contract has any.
     pub evidence: Option<Evidence>,
 }
@@ -227,6 +229,7 @@ struct Current {
     /// What may be asked for.
     kept: Option<Frames>,
     commitment: Commitment,
+    squares: u64,
 }
 
 /// Makes a sealed stream.
@@ -284,12 +287,14 @@ impl Sealer {
         let audited = agreement.agreed.contract.is_audited(agreement.mode);
         self.current = Some(Current {
             geometry,
-            splitter: Splitter::new(geometry, &agreement.agreed.settings, Some(&prepared.layout))?,
+            splitter: Splitter::new(geometry, &agreement.agreed.settings, Some(&prepared.layout))?
+                .with_loss(agreement.agreed.contract.loss)?,
             remainders: Writer::new(&self.identity, agreement.agreed.id, prepared.head.number),
             cipher: Aes256Gcm::new((&*prepared.key).into()),
             commitment: Commitment::new(&head),
             head,
             kept: audited.then(Frames::new).transpose()?,
+            squares: 0,
             prepared,
         });
         Ok(out)
@@ -309,10 +314,13 @@ impl Sealer {
         let bits = current.prepared.bits(&split);
         let masked = current.prepared.cover(number, &split, &bits)?;
         let sent = !split.positions.is_empty();
+        // What comes back is what was sealed.
+        let sealed = current.splitter.sealed().unwrap_or(picture);
         let remainder =
             current
                 .remainders
-                .seal(number, picture, sent, &split.remainders, Split::NONE)?;
+                .seal(number, sealed, sent, &split.remainders, Split::NONE)?;
+        current.squares += split.squares;
         let header = FrameHeader {
             number,
             pts,
@@ -376,12 +384,14 @@ impl Sealer {
             ticket,
             frames: promised.frames,
             commitment: promised.digest(),
+            squares: current.squares,
             evidence: current.kept.map(|frames| Evidence {
                 third: *agreed.contract.ttp.sign,
                 contract: agreed.id,
                 ticket,
                 geometry: current.geometry,
-                classes: agreed.settings.classes.clone(),
+                settings: agreed.settings.clone(),
+                loss: agreed.contract.loss,
                 bits: current.prepared.bits,
                 head: current.head,
                 ciphertexts: current.prepared.ciphertexts,

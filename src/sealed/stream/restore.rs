@@ -73,8 +73,9 @@ pub fn signs(remainders: &[Option<i8>]) -> Vec<Sign> {
 pub struct Fit {
     /// Marks.
     pub marks: usize,
-    /// Those whose remainder in the restored frame is not the one that the owner has kept: none if
-    /// the archive is lossless and nobody has changed it.
+    /// Those whose remainder in the restored frame is another than the one that the owner has kept:
+    /// none if the archive is lossless and nobody has changed it. Where a mark has room in one of
+    /// them only, nothing can be said: room depends a little on what was sent around it.
     pub wrong: usize,
     /// The frame is the one that was sealed, bit for bit, colour and all.
     pub exact: bool,
@@ -101,10 +102,10 @@ impl Restorer {
         let positions = positions.map(|mark| position(settings, width, mark));
         Ok(Self {
             geometry,
-            joiner: Joiner::new(geometry, &settings.classes)?,
+            joiner: Joiner::new(geometry, settings)?,
             splitter: Splitter::new(geometry, settings, Some(&layout))?,
             positions: positions.collect::<Option<_>>().ok_or(Error::Contract)?,
-            count: geometry.candidates(settings.classes.len()),
+            count: geometry.candidates(settings.each()),
         })
     }
 
@@ -135,7 +136,9 @@ impl Restorer {
         let picture = self.joiner.join(&values)?;
         let again = self.splitter.split(picture, true)?;
         let wrong = again.remainders.iter().zip(remainders);
-        let wrong = wrong.filter(|&(&now, kept)| now != kept.map_or(Split::NONE, i16::from));
+        let wrong = wrong.filter(|&(&now, kept)| {
+            kept.is_some_and(|kept| now != Split::NONE && now != i16::from(kept))
+        });
         let fit = Fit {
             marks: remainders.len(),
             wrong: wrong.count(),

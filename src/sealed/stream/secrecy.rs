@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What a cloud can tell from all that an opener gives it: rests, order, widths, lengths, values.
 
-use super::super::model::NARROWS;
+use super::super::model::{NARROWS, carriers};
 use super::super::picture::Tiles;
 use super::super::transform::{LANES, ZERO};
 use super::super::{Chroma, Geometry, Joiner, NARROW, Picture, Split, Splitter, WIDE, simd};
@@ -93,7 +93,8 @@ fn seen(mode: Mode, ticket: u8, frames: impl Iterator<Item = Picture>) -> Vec<Se
     let mut opener: Opener = world.opener();
     opener.segment(&head, world.contracts(), 1500).unwrap();
     let cipher = cipher(&head);
-    let mut joiner = Joiner::new(geometry(), &settings().classes).unwrap();
+    let joiner = Joiner::new(geometry(), &settings()).unwrap();
+    let mut joiner = joiner.with_loss(world.contract.loss).unwrap();
     let see = |(n, picture): (usize, Picture)| {
         let sent = sealer.frame(&picture, Some(n as u64), None).unwrap();
         let (kind, payload) = messages(&sent).remove(0);
@@ -135,7 +136,7 @@ pub(super) fn body(cipher: &Aes256Gcm, payload: &[u8]) -> Vec<u8> {
     cipher.decrypt(&nonce(header.number), payload).unwrap()
 }
 
-/// Coefficients of the classes of all blocks, by position.
+/// Coefficients that can carry bits, of all blocks, by position.
 fn coefficients(picture: &Picture) -> Vec<i16> {
     let settings = settings();
     let tiles: Tiles = picture.geometry().tiles(0);
@@ -145,8 +146,9 @@ fn coefficients(picture: &Picture) -> Vec<i16> {
         let mut group = ZERO;
         simd::load(&mut group, &tiles, &picture.planes()[0], blocks);
         simd::forward(&mut group);
-        for lane in 0..blocks.len() {
-            out.extend(settings.classes.iter().map(|c| group[c.index()].0[lane]));
+        for (lane, &block) in blocks.iter().enumerate() {
+            let carriers = carriers(&settings, &tiles, block);
+            out.extend(carriers.map(|c| group[c.index()].0[lane]));
         }
     }
     out
@@ -206,7 +208,7 @@ fn a_thousand_frames_show_no_bit_and_places_only_by_values_that_stand_still() {
                 .map(|n| picture(usize::from(ticket) * frames + n))
                 .collect();
             let marks = marks(ticket, own.iter().cloned());
-            let mut sums = vec![[0.0; 5]; geometry().candidates(settings().classes.len())];
+            let mut sums = vec![[0.0; 5]; geometry().candidates(settings().each())];
             for seen in seen(Mode::Oblivious, ticket, own.into_iter()) {
                 for (sum, value) in sums.iter_mut().zip(coefficients(&seen.picture)) {
                     let angle = TAU * f64::from(value) / step;
@@ -308,8 +310,8 @@ fn the_length_of_remainders_does_not_show_which_blocks_carry_marks() {
         })
         .collect();
     let marks = marks(ticket, frames.iter().cloned());
-    let classes = settings().classes.len();
-    let carries = |block: usize| (0..classes).any(|c| marks.contains_key(&(block * classes + c)));
+    let each = settings().each();
+    let carries = |block: usize| (0..each).any(|c| marks.contains_key(&(block * each + c)));
     let seen = seen(Mode::Oblivious, ticket, frames.into_iter());
     let ranked: Vec<(f64, bool)> = (0..blocks)
         .map(|block| (seen[block + 1].remainder as f64, carries(block)))

@@ -7,7 +7,9 @@ use crate::homomorphic::retrieval;
 use crate::homomorphic::ticket;
 use crate::identity::Identity;
 use crate::luma::{Luma, Shape};
-use crate::protocol::{Agreed, Contract, Signed, TicketHead, TicketSecret, encode};
+use crate::protocol::{
+    Agreed, Contract, DEFAULT_LOSS, DEFAULT_PER_BLOCK, Signed, TicketHead, TicketSecret, encode,
+};
 use crate::watermark::{Key, Layout, Word, read};
 use sha2::{Digest, Sha256};
 use std::sync::{Arc, LazyLock};
@@ -39,6 +41,8 @@ pub(super) static WORLD: LazyLock<World> = LazyLock::new(|| {
         ticket_ms: 10_000,
         created_ms: 0,
         name: Vec::new().into(),
+        per_block: DEFAULT_PER_BLOCK,
+        loss: DEFAULT_LOSS,
         audit: 1000,
         pixels: 0,
     };
@@ -168,6 +172,18 @@ pub(super) fn picture(n: usize) -> Picture {
     picture
 }
 
+/// What is sealed of each: no mark changes it.
+pub(super) fn sealed_as(pictures: &[Picture]) -> Vec<Picture> {
+    let settings = WORLD.contract.settings().unwrap();
+    let splitter = Splitter::new(pictures[0].geometry(), &settings, None).unwrap();
+    let mut splitter = splitter.with_loss(WORLD.contract.loss).unwrap();
+    let seal = |picture: &Picture| {
+        splitter.split(picture, false).unwrap();
+        splitter.sealed().unwrap().clone()
+    };
+    pictures.iter().map(seal).collect()
+}
+
 pub(super) fn messages(mut bytes: &[u8]) -> Vec<(Kind, Vec<u8>)> {
     let mut out = Vec::new();
     while let Some(message) = message::read(bytes).unwrap() {
@@ -229,10 +245,13 @@ fn the_cloud_gets_marked_frames_and_the_owner_its_original_back() {
         assert_eq!(opened.len(), frames);
         let settings = world.contract.settings().unwrap();
         let layout = Layout::new(&Key::from_bytes(SEED), 0, &settings, SIZE[0], SIZE[1]);
+        let pictures: Vec<Picture> = (0..frames).map(picture).collect();
+        let originals = sealed_as(&pictures);
         let mut tally = [0.0; 128];
         let mut reader = RemainderReader::new(&world.owner, world.id(), layout.marks().len());
         for (n, (marked, remainder)) in opened.iter().enumerate() {
-            let original = picture(n);
+            let original = &originals[n];
+            assert!(*original != pictures[n], "something is lost");
             assert_eq!(
                 marked.planes()[1..],
                 original.planes()[1..],
@@ -259,10 +278,10 @@ fn the_cloud_gets_marked_frames_and_the_owner_its_original_back() {
                 let at = crate::watermark::position(&settings, SIZE[0], mark).unwrap();
                 values[at] += i16::from(remainder.unwrap_or(0));
             }
-            let mut joiner = Joiner::new(geometry, &settings.classes).unwrap();
+            let mut joiner = Joiner::new(geometry, &settings).unwrap();
             joiner.read(&split.rest).unwrap();
             assert!(
-                joiner.join(&values).unwrap() == &original,
+                joiner.join(&values).unwrap() == original,
                 "{mode:?}, frame {n}"
             );
         }

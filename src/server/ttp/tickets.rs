@@ -247,7 +247,7 @@ fn retrieval(
         Sign::unpack(frame, layout.marks().len()).ok_or_else(wrong)
     };
     let word = ticket.secret.word()?;
-    let coefficients = (size[0] / 8) * (size[1] / 8) * settings.classes.len();
+    let coefficients = (size[0] / 8) * (size[1] / 8) * settings.each();
     let most = |frames: usize| match ask.frames.len() <= frames.max(1) {
         true => Ok(()),
         false => Err(Refusal::too_large(
