@@ -222,6 +222,10 @@ done
 camvault scrub --json "http://127.0.0.1:${port[1]}" >"$out/scrub.json" ||
     { cat "$out/scrub.json" >&2 && die "the scrub found blobs missing or damaged"; }
 mended=$(json counts_mended <"$out/scrub.json")
+# listed KEY: how many the scrub names.
+listed() {
+    python3 -c 'import json, sys; print(len(json.load(sys.stdin)[sys.argv[1]]))' "$1" <"$out/scrub.json"
+}
 
 say "What happened, seed $seed"
 printf '%s\n' "${events[@]}"
@@ -242,7 +246,8 @@ printf '%-64s %s\n' \
     "segments acknowledged, all of them verified" "$acknowledged" \
     "frames lost" "$lost" \
     "recordings fetched that are the camera's stream, byte for byte" "$whole" \
-    "blobs missing or damaged, counts wrong" "0, $mended" \
+    "blobs missing, blobs damaged, counts wrong" \
+    "$(listed missing), $(listed damaged), $mended" \
     "longest time that server 1 said it cannot work (/healthz)" "$(seconds_of "$(unable 1)") s" \
     "longest time that server 2 said it cannot work" "$(seconds_of "$(unable 2)") s"
 [ "$lost" = 0 ] && [ "$whole" = "$cameras" ] && [ "$mended" = 0 ] || die "something was lost"
