@@ -8,11 +8,13 @@ mod parties;
 use common::{Pipeline, Place};
 use gstcamvault::gateway::{Cloud, Encoder, Settings};
 use gstcamvault::homomorphic::retrieval::Sign;
+use gstcamvault::identity::Identity;
 use gstcamvault::protocol::*;
 use gstcamvault::sealed::stream::{Remainder, RemainderReader};
 use gstcamvault::server::{Gateway, GatewayError, Messages};
 use parties::Parties;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const LONG: Duration = Duration::from_secs(180);
@@ -178,6 +180,18 @@ fn a_stream_is_archived_with_the_owners_remainders() {
     let id = world.parties.agreed.id;
     let list = world.place.vault.block(world.cloud.archives(stranger, id));
     assert!(matches!(list, Err(GatewayError::NotFound(_))));
+    // An archive under legal hold stays, and it is said which.
+    let vault = &world.place.vault;
+    let file = vault.dir.path().join("gateway/gateway.identity");
+    let cloud = Arc::new(Identity::load(&file).unwrap());
+    let recording = cloud.recording_id(&archive.name);
+    let connected = vault.connect(&cloud);
+    vault.block(connected.hold(&recording, true)).unwrap();
+    let held = vault.block(world.cloud.forget(world.caller(), id));
+    let says = |why: &String| why.contains("legal hold") && why.contains(&archive.name);
+    assert!(matches!(&held, Err(GatewayError::Held(why)) if says(why)));
+    assert!(vault.stats().chunks > 0);
+    vault.block(connected.hold(&recording, false)).unwrap();
     world
         .place
         .vault

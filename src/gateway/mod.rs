@@ -360,6 +360,7 @@ impl Inner {
             Err(_) if aside.exists() => (),
             renamed => renamed.map_err(|e| failed(format!("{}: {e}", path.display())))?,
         }
+        let mut held = Vec::new();
         for archive in self.list(id) {
             self.end(&archive.name).await;
             let recording = self.identity.recording_id(&archive.name);
@@ -369,12 +370,26 @@ impl Inner {
                     code: crate::protocol::Code::NotFound,
                     ..
                 }) => (),
+                Err(client::Error::Refused {
+                    code: crate::protocol::Code::Held,
+                    ..
+                }) => {
+                    held.push(archive.name);
+                    continue;
+                }
                 Err(e) => return Err(failed(e.to_string())),
             }
             let file = self.archive_dir(id).join(&archive.name);
             std::fs::remove_file(&file).map_err(|e| failed(format!("{}: {e}", file.display())))?;
         }
-        Ok(())
+        match held.is_empty() {
+            true => Ok(()),
+            false => Err(GatewayError::Held(format!(
+                "under legal hold and therefore still there: {}; all other archives are forgotten. \
+                 Ask again when the hold has ended",
+                held.join(", ")
+            ))),
+        }
     }
 
     /// Ends a stream that is being archived.

@@ -352,12 +352,65 @@ pub struct RecordingEntry {
     /// For a shared one: name and key, sealed to the caller ([`SharedKey`], [`SHARE_INFO`]).
     #[n(2)]
     pub shared: Option<ByteVec>,
-    /// Number of segments; the next one's number.
+    /// Number of segments, those that are no longer kept among them; the next one's number.
     #[n(3)]
     pub segments: u64,
     /// Sealed summary.
     #[n(4)]
     pub summary: ByteVec,
+    /// The first segment that is still kept: retention removes the oldest ones.
+    #[n(5)]
+    #[cbor(default)]
+    pub first: u64,
+    /// Who holds it, so that nothing of it is deleted.
+    #[n(6)]
+    #[cbor(default)]
+    pub held: Held,
+}
+
+/// Who may put a recording under legal hold. While anybody does, no segment of it is deleted;
+/// each can end its own hold alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Holder {
+    /// Its owner.
+    #[n(0)]
+    Owner,
+    /// Who runs the server.
+    #[n(1)]
+    Operator,
+}
+
+/// The holds that a recording is under.
+pub type Held = std::collections::BTreeSet<Holder>;
+
+/// `PUT /v1/retention`, and part of the answer to `GET`: for how long footage is kept. What is
+/// absent is not bounded. Applied some time after, oldest segments first; never to recordings
+/// under hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Retention {
+    /// Milliseconds after which a segment is forgotten, from when it was committed.
+    #[n(0)]
+    pub age_ms: Option<u64>,
+    /// Bytes of chunks that the owner's recordings may add up to.
+    #[n(1)]
+    pub bytes: Option<u64>,
+}
+
+/// Answer to `GET /v1/retention`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct RetentionInfo {
+    /// What the owner has set.
+    #[n(0)]
+    pub own: Retention,
+    /// The longest that this server keeps anything, milliseconds.
+    #[n(1)]
+    pub longest_ms: Option<u64>,
+    /// Bytes that count against [`Retention::bytes`] now.
+    #[n(2)]
+    pub bytes: u64,
 }
 
 /// What is sealed to the one a recording is shared with.
@@ -373,19 +426,27 @@ pub struct SharedKey {
 }
 
 /// `GET /v1/recordings/{id}?from=SEQ[&owner=HEX]`: the recording and its segments' heads from
-/// `SEQ` on, at most 1000 of them.
+/// `SEQ` on, or from the first that is kept, at most 1000 of them.
 #[derive(Clone, Debug, Encode, Decode)]
 #[cbor(map)]
 pub struct Recording {
-    /// Number of segments.
+    /// Number of segments, those that are no longer kept among them; the next one's number.
     #[n(0)]
     pub segments: u64,
     /// Sealed summary.
     #[n(1)]
     pub summary: ByteVec,
-    /// Sealed heads of the segments `from`, `from + 1`, …
+    /// Sealed heads of the segments `max(from, first)` and on.
     #[n(2)]
     pub heads: Vec<ByteVec>,
+    /// The first segment that is still kept.
+    #[n(3)]
+    #[cbor(default)]
+    pub first: u64,
+    /// Who holds it.
+    #[n(4)]
+    #[cbor(default)]
+    pub held: Held,
 }
 
 /// `GET /v1/recordings/{id}/segments/{seq}[?owner=HEX]`: one sealed manifest.
@@ -536,7 +597,7 @@ pub struct Stats {
     pub segments: u64,
 }
 
-/// Answer to `POST /v1/scrub`.
+/// What a scrub found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct ScrubReport {
@@ -555,12 +616,71 @@ pub struct ScrubReport {
     /// Counts that did not agree with the segments, corrected.
     #[n(4)]
     pub counts_mended: u64,
-    /// `d1` of variants whose blob is gone. No longer offered to uploaders.
+    /// `d1` of variants whose blob is gone, the first [`MAX_NAMED`]. No longer offered to
+    /// uploaders.
     #[n(5)]
     pub missing: Vec<B32>,
-    /// `d1` of variants whose blob no longer has its hash. No longer offered to uploaders.
+    /// `d1` of variants whose blob no longer has its hash, likewise.
     #[n(6)]
     pub damaged: Vec<B32>,
+    /// Variants that are missing or damaged.
+    #[n(7)]
+    pub bad: u64,
+}
+
+/// Blobs of a kind that a [`ScrubReport`] names at most.
+pub const MAX_NAMED: usize = 1000;
+
+/// Answer to `GET /v1/jobs`, for operators.
+#[derive(Clone, Debug, Encode, Decode)]
+#[cbor(map)]
+pub struct Jobs {
+    /// In order of their names.
+    #[n(0)]
+    pub jobs: Vec<Job>,
+    /// The server's clock, Unix milliseconds.
+    #[n(1)]
+    pub time_ms: u64,
+}
+
+/// Work that servers over the same stores share: at any time one of them does it, step by step,
+/// and another goes on from the last step when that one is gone. Answer to `POST /v1/scrub`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Job {
+    /// Its name.
+    #[n(0)]
+    pub name: String,
+    /// Rises with every change. Who knows an older one has lost the job.
+    #[n(1)]
+    pub version: u64,
+    /// The server that does it.
+    #[n(2)]
+    pub holder: Option<String>,
+    /// Until when nobody else takes it over, Unix milliseconds.
+    #[n(3)]
+    pub lease_ms: u64,
+    /// Where the next step begins, as the job itself writes it; none while it does not run.
+    #[n(4)]
+    pub cursor: Option<ByteVec>,
+    /// Done in this run, or in the last one: blobs deleted, segments forgotten, variants checked.
+    #[n(5)]
+    pub done: u64,
+    /// How many there are to do, where that is known.
+    #[n(6)]
+    pub of: Option<u64>,
+    /// What a scrub has found.
+    #[n(7)]
+    pub report: Option<ScrubReport>,
+    /// When this run began.
+    #[n(8)]
+    pub started_ms: u64,
+    /// When it ended; none while it runs.
+    #[n(9)]
+    pub finished_ms: Option<u64>,
+    /// Why the last step failed; it is tried again.
+    #[n(10)]
+    pub error: Option<String>,
 }
 
 /// Body of every answer that is not 2xx.
@@ -630,4 +750,7 @@ pub enum Code {
     /// 403: an audit of the contract has failed, or too many were not answered.
     #[n(15)]
     Audit,
+    /// 423: the recording is under legal hold.
+    #[n(16)]
+    Held,
 }

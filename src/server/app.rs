@@ -1,22 +1,23 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What all requests share, and what is done around each of them.
 
-use super::auth::{self, Binds, Freshness, header};
+use super::auth::{self, Binds, Freshness, Once, header};
 use super::body;
 use super::config::{Config, Role};
 use super::hints::Hints;
+use super::jobs::Jobs;
 use super::metrics::{Counted, Limit, Metrics};
+use super::rates::Rates;
 use super::refusal::Refusal;
 use super::secrets::{self, Secret};
-use super::tokens::{Link, PutCounts};
+use super::tokens::Link;
 use super::ttp::{self, TtpRole};
-use super::upkeep::Sweeping;
 use super::{gateway, health, internal, metadata, ops, recordings, storage, trace};
 use crate::ownership::{Leaf, Tree};
 use crate::protocol::{self, Code, signature::content_digest};
 use crate::store::{
-    BlobPlace, Blobs, Embedded, Error as StoreError, Hash, Metadata, Postgres, Remote, Room,
-    Upkeep, now_ms,
+    Allowance, BlobPlace, Blobs, Embedded, Error as StoreError, Hash, Metadata, Postgres, Remote,
+    Room, Upkeep, now_ms,
 };
 use axum::Router;
 use axum::body::Body;
@@ -33,13 +34,15 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tracing::Instrument as _;
 
 /// Longest wait for a share of the memory for bodies.
 const MEMORY_WAIT: Duration = Duration::from_secs(10);
 /// Unit in which the memory for bodies is handed out.
 const MEMORY_UNIT: u64 = 4096;
+/// A server takes such a part of what an owner may do in a second at a time.
+const PIECES: u64 = 8;
 /// Leaves remembered.
 const MAX_KNOWN: usize = 100_000;
 
@@ -61,8 +64,10 @@ pub struct MetadataRole {
     pub hints: Hints,
     /// Needed to enrol, where a token is needed.
     pub enroll_token: Option<zeroize::Zeroizing<String>>,
-    /// One deletes at a time.
-    pub sweeping: Sweeping,
+    /// Work shared with other servers.
+    pub jobs: Jobs,
+    /// There may be something to do.
+    pub wake: Notify,
     known: RwLock<HashMap<Hash, Leaf>>,
 }
 
@@ -72,8 +77,6 @@ pub struct StorageRole {
     pub store: Arc<dyn Blobs>,
     /// What the store is.
     pub engine: &'static str,
-    /// Bytes uploaded under each put token.
-    pub counts: PutCounts,
 }
 
 /// What all requests share.
@@ -99,6 +102,8 @@ pub struct App {
     /// Connections that may still be opened.
     pub connections: Arc<Semaphore>,
     phase: AtomicU8,
+    /// What owners may do in a second, and under a put token.
+    pub rates: Rates,
     freshness: Freshness,
     requests: Semaphore,
     memory: Semaphore,
@@ -123,15 +128,18 @@ pub struct Caller {
     pub key: Hash,
     /// Place in the tree.
     pub leaf: Leaf,
+    /// The request.
+    pub once: Once,
 }
 
 impl App {
-    /// Opens the other stores, on a thread of a runtime that may block. Returns for how long to
-    /// wait before the first request is taken.
+    /// Opens the other stores, on a thread of a runtime that may block; `shared` is a metadata store that
+    /// others have open too. Returns for how long to wait before the first request is taken.
     pub fn open(
         config: Config,
         blobs: Option<Arc<dyn Blobs>>,
         open_enrolment: bool,
+        shared: Option<Arc<dyn Metadata>>,
     ) -> Result<(Arc<Self>, Duration), super::Error> {
         let dir = config.secrets_dir();
         let fresh_data = !dir.exists();
@@ -170,12 +178,13 @@ impl App {
                 let tree = Tree::new(*master);
                 let token = make("enroll.token")?;
                 super::check_place(&config.data, config.metadata.is_some())?;
-                let store: Arc<dyn Metadata> = match &config.metadata {
-                    None => {
+                let store: Arc<dyn Metadata> = match (shared, &config.metadata) {
+                    (Some(store), _) => store,
+                    (None, None) => {
                         let dir = config.data.join("metadata");
                         Arc::new(Embedded::open(&dir, tree.clone(), room)?)
                     }
-                    Some(url) => {
+                    (None, Some(url)) => {
                         let shared = secrets::fingerprint(&[&master, &link_secret]);
                         let opening = Postgres::open(url, tree.clone(), shared);
                         Arc::new(Handle::current().block_on(opening)?)
@@ -186,8 +195,11 @@ impl App {
                     (_, Some(url)) => Arc::new(remote(url, &config, &dir)?),
                     (None, None) => return Err(super::Error::NoStorage),
                 };
+                let store: Arc<dyn Metadata> = metrics.metadata.over(store);
                 Some(MetadataRole {
-                    store: metrics.metadata.over(store),
+                    jobs: Jobs::new(store.clone(), config.lease)?,
+                    wake: Notify::new(),
+                    store,
                     engine: match config.metadata {
                         None => "embedded",
                         Some(_) => "postgres",
@@ -196,7 +208,6 @@ impl App {
                     tree,
                     hints: Hints::default(),
                     enroll_token: (!open_enrolment).then(|| secrets::as_token(&token)),
-                    sweeping: Sweeping::new()?,
                     known: RwLock::default(),
                 })
             }
@@ -207,12 +218,12 @@ impl App {
                 BlobPlace::Directory(_) => "directory",
                 BlobPlace::Bucket(_) => "s3",
             },
-            counts: PutCounts::default(),
         });
         let (freshness, wait) = match fresh_data {
             true => (Freshness::first_start(), Duration::ZERO),
             false => Freshness::restarted(),
         };
+        let rates = Rates::new(metadata.as_ref().map(|role| role.store.clone()));
         let app = Self {
             requests,
             memory,
@@ -226,6 +237,7 @@ impl App {
             began: Instant::now(),
             connections: Arc::new(Semaphore::new(config.max_connections)),
             phase: AtomicU8::new(Phase::Serving as u8),
+            rates,
             freshness,
             config,
         };
@@ -245,15 +257,24 @@ impl App {
             router = router
                 .route("/v1/stats", get(ops::stats))
                 .route("/v1/scrub", post(ops::scrub))
+                .route("/v1/jobs", get(ops::jobs))
                 .route("/v1/enroll", post(metadata::enroll))
                 .route("/v1/me", get(metadata::me))
                 .route("/v1/lookup", post(metadata::lookup))
                 .route("/v1/register", post(metadata::register))
                 .route("/v1/open", post(metadata::open))
+                .route(
+                    "/v1/retention",
+                    get(recordings::retention).put(recordings::set_retention),
+                )
                 .route("/v1/recordings", get(recordings::list))
                 .route(
                     "/v1/recordings/{id}",
                     get(recordings::one).delete(recordings::forget),
+                )
+                .route(
+                    "/v1/recordings/{id}/hold",
+                    put(recordings::hold).delete(recordings::release),
                 )
                 .route(
                     "/v1/recordings/{id}/segments/{seq}",
@@ -328,9 +349,13 @@ impl App {
 
     /// Who signed a request whose body has not been read.
     pub fn signer(&self, parts: &Parts, binds: Binds) -> Result<Hash, Refusal> {
-        let key = auth::signer(parts, binds, &self.freshness, &self.config.names)?;
-        tracing::debug!(target: trace::TARGET, signer = trace::short(&key), "signed");
-        Ok(key)
+        Ok(self.verified(parts, binds)?.0)
+    }
+
+    fn verified(&self, parts: &Parts, binds: Binds) -> Result<(Hash, Once), Refusal> {
+        let verified = auth::signer(parts, binds, &self.freshness, &self.config.names)?;
+        tracing::debug!(target: trace::TARGET, signer = trace::short(&verified.0), "signed");
+        Ok(verified)
     }
 
     /// Goes on to a phase.
@@ -351,7 +376,71 @@ impl App {
 
     /// Accepts an internal request once.
     pub fn fresh_internal(&self, created: u64, nonce: &str) -> Result<(), Refusal> {
-        self.freshness.check(created, b"internal", nonce)
+        self.freshness.check(created, b"internal", nonce).map(drop)
+    }
+
+    /// Makes sure that no other server over the same stores has done a request or will do it:
+    /// before it is done, if doing it twice would change something (`docs/security.md`). Should
+    /// this server fail in between, the request is lost, and its sender signs another.
+    pub async fn once(&self, caller: &Caller) -> Result<(), Refusal> {
+        let Once { mark, until } = caller.once;
+        let store = &self.metadata()?.store;
+        match store.once(mark, until, now_ms()).await? {
+            true => Ok(()),
+            false => Err(auth::replayed()),
+        }
+    }
+
+    /// Counts a request of an owner against its rate.
+    pub async fn count_request(&self, owner: &Hash) -> Result<(), Refusal> {
+        match self
+            .take(owner, b"requests", 1, self.config.rate, 1)
+            .await?
+        {
+            None => Ok(()),
+            Some(wait) => Err(Refusal::too_fast(wait)),
+        }
+    }
+
+    /// Counts bytes of an owner's blobs that come in (`way` is `up`) or go out (`down`): `None`,
+    /// or for how many milliseconds they are too many.
+    pub async fn count_bytes(
+        &self,
+        owner: &Hash,
+        way: &str,
+        bytes: u64,
+    ) -> Result<Option<u64>, StoreError> {
+        // One upload, or one blob, is never too much by itself.
+        let limits = self.config.limits;
+        let least = limits.batch_bytes.max(limits.blob_bytes);
+        let rate = self.config.rate_bytes;
+        self.take(owner, way.as_bytes(), bytes, rate, least).await
+    }
+
+    async fn take(
+        &self,
+        owner: &Hash,
+        what: &[u8],
+        amount: u64,
+        rate: Option<u64>,
+        least: u64,
+    ) -> Result<Option<u64>, StoreError> {
+        let Some(per_s) = rate.map(|rate| rate.max(1)) else {
+            return Ok(None);
+        };
+        let mut mark = [0; 16];
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(owner).update(what);
+        hasher.finalize_xof().fill(&mut mark);
+        let burst = per_s.max(least);
+        let allowance = Allowance {
+            burst,
+            per_s,
+            // It is full again by then.
+            until: now_ms() + (burst / per_s + 2) * 1000,
+        };
+        let piece = burst.div_ceil(PIECES);
+        self.rates.take(mark, amount, allowance, piece).await
     }
 
     /// The memory for a body, while it is worked on.
@@ -399,10 +488,12 @@ impl App {
     }
 
     async fn caller(&self, parts: &Parts) -> Result<Caller, Refusal> {
-        let key = self.signer(parts, Binds::Digest)?;
+        let (key, once) = self.verified(parts, Binds::Digest)?;
         let leaf = self.metadata()?.leaf(key).await?;
         let not = || Refusal::new(Code::NotEnrolled, "not enrolled: run `camvault enroll`");
-        leaf.map(|leaf| Caller { key, leaf }).ok_or_else(not)
+        let leaf = leaf.ok_or_else(not)?;
+        self.count_request(&key).await?;
+        Ok(Caller { key, leaf, once })
     }
 }
 

@@ -4,7 +4,7 @@
 use super::refusal::Refusal;
 use crate::protocol::signature::{Covered, verify};
 use crate::protocol::{BLOBS_HEADER, Code};
-use crate::store::{Hash, now_ms};
+use crate::store::{Hash, Mark, now_ms};
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use std::collections::HashSet;
@@ -64,7 +64,7 @@ impl Freshness {
     }
 
     /// Accepts a request once: by its time (Unix seconds), signer and nonce.
-    pub fn check(&self, created: u64, signer: &[u8], nonce: &str) -> Result<(), Refusal> {
+    pub fn check(&self, created: u64, signer: &[u8], nonce: &str) -> Result<Once, Refusal> {
         let now = now_ms();
         let oldest = (now / 1000).saturating_sub(OLDEST_S).max(self.not_before);
         if !(oldest..=now / 1000 + AHEAD_S).contains(&created) {
@@ -86,13 +86,28 @@ impl Freshness {
             ));
         }
         match !seen.before.contains(&id) && seen.now.insert(id) {
-            true => Ok(()),
-            false => Err(Refusal::new(
-                Code::Replay,
-                "this request was sent before: sign again",
-            )),
+            true => Ok(Once {
+                mark: id,
+                until: (created + OLDEST_S + AHEAD_S + 1) * 1000,
+            }),
+            false => Err(replayed()),
         }
     }
+}
+
+/// A request that this server has not seen before. Others over the same stores may have: those
+/// that must not be done twice note it in the metadata store.
+#[derive(Clone, Copy, Debug)]
+pub struct Once {
+    /// Names it.
+    pub mark: Mark,
+    /// When its signature is too old anyway, Unix milliseconds.
+    pub until: u64,
+}
+
+/// For a request that was seen before.
+pub fn replayed() -> Refusal {
+    Refusal::new(Code::Replay, "this request was sent before: sign again")
 }
 
 /// The value of a header that occurs once.
@@ -123,7 +138,7 @@ pub fn signer(
     binds: Binds,
     freshness: &Freshness,
     names: &[String],
-) -> Result<Hash, Refusal> {
+) -> Result<(Hash, Once), Refusal> {
     let missing = |_| Refusal::new(Code::Signature, "the request is not signed");
     let body_field = match binds {
         Binds::Digest => "content-digest",
@@ -151,8 +166,8 @@ pub fn signer(
     let signature = header(&parts.headers, "signature").map_err(missing)?;
     let params = verify(&covered, input, signature)
         .ok_or_else(|| Refusal::new(Code::Signature, "the request's signature is wrong"))?;
-    freshness.check(params.created, &params.key, &params.nonce)?;
-    Ok(params.key)
+    let once = freshness.check(params.created, &params.key, &params.nonce)?;
+    Ok((params.key, once))
 }
 
 #[cfg(test)]

@@ -88,6 +88,16 @@ pub struct Config {
     pub grace: Duration,
     /// How often blobs without owners are looked for.
     pub collect_every: Duration,
+    /// How often it is looked what retention no longer keeps.
+    pub retain_every: Duration,
+    /// The longest that footage is kept, whatever its owner wants.
+    pub retention_age: Option<Duration>,
+    /// How long another server waits for one that has a job and says nothing.
+    pub lease: Duration,
+    /// Requests of one owner in a second, at all servers over one metadata store together.
+    pub rate: Option<u64>,
+    /// Bytes of blobs that one owner sends, and that it fetches, in a second, likewise.
+    pub rate_bytes: Option<u64>,
     /// Bytes that stay free on the disk.
     pub reserve: u64,
     /// Requests worked on at once.
@@ -132,6 +142,11 @@ impl Config {
             quota: None,
             grace: Duration::from_secs(60),
             collect_every: Duration::from_secs(10),
+            retain_every: Duration::from_secs(60),
+            retention_age: None,
+            lease: Duration::from_secs(30),
+            rate: None,
+            rate_bytes: None,
             reserve: 64 << 20,
             max_requests: 128,
             max_connections: 4096,

@@ -34,6 +34,9 @@ pub enum GatewayError {
     /// It makes no sense or is not allowed.
     #[error("{0}")]
     Refused(String),
+    /// Archives are under legal hold.
+    #[error("{0}")]
+    Held(String),
     /// The archive or this machine failed.
     #[error("{0}")]
     Failed(String),
@@ -115,6 +118,7 @@ impl From<GatewayError> for Refusal {
         match error {
             GatewayError::NotFound(what) => Self::not_found(what),
             GatewayError::Refused(why) => Self::new(Code::Malformed, why),
+            GatewayError::Held(why) => Self::new(Code::Held, why),
             GatewayError::Failed(why) => {
                 tracing::error!(%why, "the gateway failed");
                 Self::new(Code::Internal, "the gateway failed: its log says why")

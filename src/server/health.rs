@@ -4,6 +4,7 @@
 use super::app::App;
 use super::config::Role;
 use super::refusal::Refusal;
+use super::upkeep::SCRUB;
 use crate::protocol::{Code, Stats, VERSION};
 use axum::extract::{Path, State};
 use axum::http::header::CONTENT_TYPE;
@@ -181,6 +182,11 @@ pub async fn of_role(
 pub async fn metrics(State(app): State<Arc<App>>) -> Result<impl IntoResponse + use<>, Refusal> {
     let (findings, stats) = examine(&app).await;
     app.metrics.found(&findings);
+    if let (Some(role), Some(_)) = (&app.metadata, &stats)
+        && let Ok(scrub) = role.jobs.find(SCRUB).await
+    {
+        app.metrics.scrubbed(&scrub);
+    }
     let activity = app
         .config
         .gateway

@@ -5,12 +5,13 @@ use super::metrics::buckets;
 use crate::identity::{Identity, RecordingId};
 use crate::ownership::Leaf;
 use crate::protocol::{
-    ChunkRef, Commit, Committed, Outcome, Recording, RecordingEntry, Signed, Stats, Variant,
+    ChunkRef, Commit, Committed, Holder, Job, Outcome, Recording, RecordingEntry, Retention,
+    Signed, Stats, Variant,
 };
 use crate::store::{
-    Audit, AuditOutcome, Blob, BlobInfo, Blobs, ContractRecord, Error, Hash, Health, Issued, Item,
-    Lot, Metadata, Opening, Owner, PartyRecord, Place, Received, Registering, Registry, Reported,
-    Ticket, TicketAudit, TicketId, Upkeep, Used, Via, Wanted,
+    Allowance, Audit, AuditOutcome, Blob, BlobInfo, Blobs, ContractRecord, Error, Forgotten, Hash,
+    Health, Issued, Item, Lot, Mark, Metadata, Opening, Owner, PartyRecord, Place, Received,
+    Registering, Registry, Reported, Ticket, TicketAudit, TicketId, Upkeep, Used, Via, Wanted,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -101,6 +102,7 @@ fn kind(error: &Error) -> &'static str {
         Error::Bucket(..) => "bucket",
         Error::Again => "again",
         Error::Away(_) => "away",
+        Error::Quota { .. } => "quota",
         Error::Corrupt(_) => "corrupt",
         Error::Random => "random",
         Error::Remote(_) => "remote",
@@ -130,12 +132,16 @@ measured!(Metadata {
     fn enroll(key: Hash, agree: Hash) -> Leaf;
     fn owner(key: Hash) -> Option<Owner>;
     fn lookup(owner: Leaf, tags: Vec<Hash>) -> Vec<Vec<Variant>>;
-    fn register(owner: Leaf, items: Vec<Item>, now: u64) -> Vec<Outcome>;
-    fn commit(owner: Leaf, id: RecordingId, seq: u64, commit: Commit) -> Committed;
+    fn register(owner: Leaf, items: Vec<Item>, quota: Option<u64>, now: u64) -> Vec<Outcome>;
+    fn commit(owner: Leaf, id: RecordingId, seq: u64, commit: Commit, now: u64) -> Committed;
     fn recordings(owner: Leaf, key: Hash) -> Vec<RecordingEntry>;
     fn recording(owner: Leaf, id: RecordingId, from: u64) -> Option<Recording>;
     fn segment(owner: Leaf, id: RecordingId, seq: u64) -> Option<Vec<u8>>;
-    fn forget(owner: Leaf, id: RecordingId, now: u64) -> bool;
+    fn forget(owner: Leaf, id: RecordingId, now: u64) -> Forgotten;
+    fn hold(owner: Leaf, id: RecordingId, by: Holder, on: bool) -> bool;
+    fn retention(owner: Leaf) -> Retention;
+    fn set_retention(owner: Leaf, retention: Retention) -> ();
+    fn trim(owner: Leaf, oldest: u64, now: u64) -> u64;
     fn open(reader: Leaf, chunks: Vec<ChunkRef>, via: Option<Via>) -> Vec<Option<Opening>>;
     fn share(owner: Leaf, id: RecordingId, reader: Hash, sealed: Vec<u8>) -> bool;
     fn unshare(owner: Leaf, id: RecordingId, reader: Hash) -> bool;
@@ -144,11 +150,14 @@ measured!(Metadata {
     fn claim_trash(before: u64, max: usize) -> Vec<Hash>;
     fn claim_orphans(blobs: Vec<Hash>) -> Vec<Hash>;
     fn deleted(blobs: Vec<Hash>, at: u64) -> ();
-    fn may_delete(server: [u8; 16], now: u64, until: u64) -> bool;
     fn stats() -> Stats;
     fn variants(after: Option<(Hash, Hash)>, max: usize) -> Vec<Place>;
     fn mark(tag: Hash, d1: Hash, damaged: bool) -> bool;
     fn audit(now: u64) -> Audit;
+    fn jobs() -> Vec<Job>;
+    fn save_job(job: Job) -> bool;
+    fn once(what: Mark, until: u64, now: u64) -> bool;
+    fn spend(from: Mark, amount: u64, allowance: Allowance, now: u64) -> Option<u64>;
 });
 
 measured!(Upkeep {

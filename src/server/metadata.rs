@@ -105,19 +105,17 @@ fn check_len(app: &App, len: u32) -> Answer<()> {
     }
 }
 
-/// Refuses an owner whose chunks and `more` bytes are over the quota.
-async fn check_quota(app: &App, caller: &Caller, more: u64) -> Answer<()> {
+/// Refuses an owner that is over the quota, before it uploads anything. What counts is the check
+/// when it registers.
+async fn check_quota(app: &App, caller: &Caller) -> Answer<()> {
     let Some(quota) = app.config.quota else {
         return Ok(());
     };
     let owner = app.metadata()?.store.owner(caller.key).await?;
     let used = owner.map_or(0, |o| o.bytes);
-    match used.saturating_add(more) <= quota {
+    match used <= quota {
         true => Ok(()),
-        false => Err(Refusal::new(
-            Code::Quota,
-            format!("{used} of this owner's {quota} bytes are used: forget recordings"),
-        )),
+        false => Err(Error::Quota { used, quota }.into()),
     }
 }
 
@@ -130,7 +128,7 @@ pub async fn lookup(
     let role = app.metadata()?;
     check_items(&app, ask.chunks.len())?;
     ask.chunks.iter().try_for_each(|c| check_len(&app, c.len))?;
-    check_quota(&app, &caller, 0).await?;
+    check_quota(&app, &caller).await?;
     let tags: Vec<_> = ask.chunks.iter().map(|wanted| *wanted.tag).collect();
     let found = role.store.lookup(caller.leaf, tags).await?;
     let chunks = found
@@ -159,8 +157,6 @@ pub async fn register(
     let role = app.metadata()?;
     check_items(&app, ask.chunks.len())?;
     ask.chunks.iter().try_for_each(|c| check_len(&app, c.len))?;
-    let bytes = ask.chunks.iter().map(|c| u64::from(c.len)).sum();
-    check_quota(&app, &caller, bytes).await?;
     let now = now_ms();
     let tags: Vec<_> = ask.chunks.iter().map(|c| c.tag).collect();
     let items = ask.chunks.into_iter().map(|c| Item {
@@ -169,14 +165,14 @@ pub async fn register(
         c3: *c.c3,
         d1: *c.d1,
         len: c.len,
-        stored_ms: c
+        stored: c
             .receipt
-            .and_then(|r| app.link.check_receipt(&r, &c.d1, c.len, now)),
+            .is_some_and(|r| app.link.check_receipt(&r, &c.d1, c.len, now)),
         refused: c.refused.iter().map(|d1| **d1).collect(),
     });
     let chunks = role
         .store
-        .register(caller.leaf, items.collect(), now)
+        .register(caller.leaf, items.collect(), app.config.quota, now)
         .await?;
     for (tag, outcome) in tags.iter().zip(&chunks) {
         if matches!(outcome, Outcome::Added | Outcome::Joined) {

@@ -4,7 +4,8 @@
 use super::gateway::Activity;
 use super::health::Finding;
 use super::measured::Engine;
-use crate::protocol::{ScrubReport, Stats};
+use super::upkeep::JOBS;
+use crate::protocol::{Job, Stats};
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -57,8 +58,7 @@ pub struct Metrics {
     pub bytes_out: Counter,
     /// Blobs deleted because nobody owns them any more.
     pub collected: Counter,
-    /// Collections that failed.
-    pub collections_failed: Counter,
+    jobs_failed: Family<Kind, Counter>,
     /// Requests being worked on.
     pub in_flight: Gauge,
     /// Connections that are open.
@@ -225,7 +225,6 @@ impl Metrics {
             bytes_in,
             bytes_out,
             collected,
-            collections_failed,
             tickets,
             contracts,
             deletions,
@@ -234,10 +233,6 @@ impl Metrics {
             ("blob_bytes_in", "Blob bytes stored"),
             ("blob_bytes_out", "Blob bytes handed out"),
             ("blobs_collected", "Blobs without owners deleted"),
-            (
-                "collections_failed",
-                "Collections of blobs without owners that failed",
-            ),
             ("ttp_tickets", "Tickets issued by the third party"),
             ("ttp_contracts", "Contracts signed by the third party"),
             ("ttp_deletions", "Contracts deleted by the third party"),
@@ -253,7 +248,16 @@ impl Metrics {
             "Arbitrations, by what came of them",
             arbitrations.clone(),
         );
+        let jobs_failed = Family::<Kind, Counter>::default();
+        own.register(
+            "jobs_failed",
+            "Steps of jobs that failed on this server",
+            jobs_failed.clone(),
+        );
         // There from the start, so that rates and alerts see the first one.
+        for kind in JOBS {
+            jobs_failed.get_or_create(&Kind { kind }).inc_by(0);
+        }
         for kind in ["named", "nobody"] {
             arbitrations.get_or_create(&Kind { kind }).inc_by(0);
         }
@@ -282,7 +286,7 @@ impl Metrics {
             bytes_in,
             bytes_out,
             collected,
-            collections_failed,
+            jobs_failed,
             in_flight,
             connections: Gauge::default(),
             tickets,
@@ -314,8 +318,16 @@ impl Metrics {
         self.arbitrations.get_or_create(&Kind { kind }).inc();
     }
 
-    /// Notes what a scrub found.
-    pub fn scrubbed(&self, report: &ScrubReport) {
+    /// Counts a job's step that failed.
+    pub fn job_failed(&self, kind: &'static str) {
+        self.jobs_failed.get_or_create(&Kind { kind }).inc();
+    }
+
+    /// Notes what the last scrub found, whichever server did it.
+    pub fn scrubbed(&self, job: &Job) {
+        let (Some(report), Some(finished_ms)) = (&job.report, job.finished_ms) else {
+            return;
+        };
         let found = [
             report.missing.len() as u64,
             report.damaged.len() as u64,
@@ -327,7 +339,7 @@ impl Metrics {
             let found = self.scrub_found.get_or_create(&Kind { kind });
             found.set(gauge(value));
         }
-        self.scrub_finished.set(gauge(super::app::now_s()));
+        self.scrub_finished.set(gauge(finished_ms / 1000));
     }
 
     /// Notes how the engines are.

@@ -12,15 +12,19 @@ mod gateway;
 mod health;
 mod hints;
 mod internal;
+mod jobs;
 mod listen;
 mod measured;
 mod metadata;
 mod metrics;
 mod ops;
+mod rates;
 mod recordings;
 mod refusal;
 pub(crate) mod secrets;
 mod storage;
+#[cfg(test)]
+mod tests;
 mod tokens;
 mod trace;
 mod ttp;
@@ -33,11 +37,12 @@ pub use ops::ORPHAN_AGE;
 
 use crate::ownership::Tree;
 use crate::protocol::ScrubReport;
-use crate::store::{self, Embedded, Room};
+use crate::store::{self, Embedded, Metadata, Room};
 use app::App;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -84,12 +89,17 @@ pub struct Server {
     tls: bool,
     stop: Option<oneshot::Sender<()>>,
     listening: JoinHandle<()>,
-    collector: JoinHandle<()>,
+    upkeep: JoinHandle<()>,
 }
 
 impl Server {
     /// Opens the stores and starts to listen; requests are taken when it returns.
     pub async fn start(config: Config) -> Result<Self, Error> {
+        Self::start_over(config, None).await
+    }
+
+    /// Likewise, over a metadata store that others may have open too.
+    async fn start_over(config: Config, shared: Option<Arc<dyn Metadata>>) -> Result<Self, Error> {
         // Fails if a provider is installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let listen = config.listen;
@@ -105,7 +115,7 @@ impl Server {
             true => Some(config.blob_place().open(config.reserve).await?),
             false => None,
         };
-        let open = move || App::open(config, blobs, open_enrolment);
+        let open = move || App::open(config, blobs, open_enrolment, shared);
         let opened = tokio::task::spawn_blocking(open).await;
         let (app, wait) = opened.map_err(std::io::Error::other)??;
         tokio::time::sleep(wait).await;
@@ -121,7 +131,7 @@ impl Server {
             tls,
             stop: Some(stop),
             listening: tokio::spawn(listening.run(stopped)),
-            collector: tokio::spawn(upkeep::collector(app)),
+            upkeep: tokio::spawn(upkeep::work(app)),
         })
     }
 
@@ -144,15 +154,15 @@ impl Server {
             let _ = stop.send(());
         }
         let _ = (&mut self.listening).await;
-        self.collector.abort();
-        let _ = (&mut self.collector).await;
+        self.upkeep.abort();
+        let _ = (&mut self.upkeep).await;
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         self.listening.abort();
-        self.collector.abort();
+        self.upkeep.abort();
     }
 }
 
@@ -213,6 +223,9 @@ pub async fn scrub_stopped(config: &Config, orphan_age: Duration) -> Result<Scru
     let tree = Tree::new(*secrets::read(&config.secrets_dir().join("master"))?);
     let room = Room::new(&config.data, 0);
     let metadata = Embedded::open(&config.data.join("metadata"), tree, room)?;
-    let blobs = config.blob_place().open(0).await?;
-    Ok(upkeep::scrub(&metadata, &*blobs, orphan_age, &upkeep::Sweeping::new()?).await?)
+    let scrub = upkeep::Scrub {
+        metadata: Arc::new(metadata),
+        blobs: config.blob_place().open(0).await?,
+    };
+    Ok(scrub.run(orphan_age).await?)
 }

@@ -5,9 +5,10 @@ use super::app::{App, Peer};
 use super::auth::header;
 use super::refusal::{Refusal, cbor};
 use super::upkeep;
-use crate::protocol::{Code, VERSION, VaultInfo};
+use crate::protocol::{Code, Jobs, VERSION, VaultInfo};
 use crate::store::now_ms;
 use axum::extract::{Request, State};
+use axum::http::HeaderMap;
 use axum::response::IntoResponse;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,22 +40,33 @@ pub async fn stats(State(app): State<Arc<App>>) -> Result<impl IntoResponse + us
     Ok(cbor(&app.metadata()?.store.stats().await?))
 }
 
-/// `POST /v1/scrub?orphan_age=SECONDS`: from the machine itself, or with the admin token.
+/// Whether a request has the admin token.
+pub fn has_admin_token(app: &App, headers: &HeaderMap) -> bool {
+    let sent = header(headers, "authorization").unwrap_or_default();
+    let sent = sent.strip_prefix("Bearer ").unwrap_or_default().trim();
+    bool::from(sent.as_bytes().ct_eq(app.admin_token.as_bytes()))
+}
+
+/// Lets a request pass that comes from the machine itself or has the admin token.
+fn check_operator(app: &App, request: &Request) -> Result<(), Refusal> {
+    let peer = request.extensions().get::<Peer>();
+    let near = peer.is_some_and(|peer| peer.0.ip().to_canonical().is_loopback());
+    match near || has_admin_token(app, request.headers()) {
+        true => Ok(()),
+        false => Err(Refusal::new(
+            Code::Signature,
+            "this needs the token in the server's data directory, secrets/admin.token",
+        )),
+    }
+}
+
+/// `POST /v1/scrub?orphan_age=SECONDS`, for operators: begins a scrub or joins the one that runs,
+/// and says how far it is.
 pub async fn scrub(
     State(app): State<Arc<App>>,
     request: Request,
 ) -> Result<impl IntoResponse + use<>, Refusal> {
-    let near = request.extensions().get::<Peer>();
-    if !near.is_some_and(|peer| peer.0.ip().to_canonical().is_loopback()) {
-        let sent = header(request.headers(), "authorization").unwrap_or_default();
-        let sent = sent.strip_prefix("Bearer ").unwrap_or_default().trim();
-        if !bool::from(sent.as_bytes().ct_eq(app.admin_token.as_bytes())) {
-            return Err(Refusal::new(
-                Code::Signature,
-                "a scrub needs the token in the server's data directory, secrets/admin.token",
-            ));
-        }
-    }
+    check_operator(&app, &request)?;
     let query = request.uri().query().unwrap_or_default();
     let orphan_age = match query.strip_prefix("orphan_age=") {
         None if query.is_empty() => ORPHAN_AGE,
@@ -65,7 +77,19 @@ pub async fn scrub(
         }
     };
     let role = app.metadata()?;
-    let report = upkeep::scrub(&*role.store, &*role.upkeep, orphan_age, &role.sweeping).await?;
-    app.metrics.scrubbed(&report);
-    Ok(cbor(&report))
+    let beginning = upkeep::Scrub::beginning(orphan_age);
+    let job = role.jobs.start(upkeep::SCRUB, beginning).await?;
+    role.wake.notify_waiters();
+    Ok(cbor(&job))
+}
+
+/// `GET /v1/jobs`, for operators.
+pub async fn jobs(
+    State(app): State<Arc<App>>,
+    request: Request,
+) -> Result<impl IntoResponse + use<>, Refusal> {
+    check_operator(&app, &request)?;
+    let jobs = app.metadata()?.store.jobs().await?;
+    let time_ms = now_ms();
+    Ok(cbor(&Jobs { jobs, time_ms }))
 }

@@ -2,11 +2,14 @@
 //! Routes of the metadata role about recordings.
 
 use super::app::{App, Caller};
+use super::ops;
 use super::refusal::{Refusal, cbor};
 use crate::identity::RecordingId;
 use crate::ownership::Leaf;
-use crate::protocol::{Commit, Recordings, SegmentBody, Share};
-use crate::store::{Hash, now_ms, unhex};
+use crate::protocol::{
+    Code, Commit, Holder, Recordings, Retention, RetentionInfo, SegmentBody, Share,
+};
+use crate::store::{Forgotten, Hash, now_ms, unhex};
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
@@ -94,11 +97,78 @@ pub async fn one(
 /// `DELETE /v1/recordings/{id}`.
 pub async fn forget(State(app): State<Arc<App>>, request: Request) -> Answer<StatusCode> {
     let (caller, parts) = app.signed_empty(request).await?;
+    let id = id(&parts)?;
+    app.once(&caller).await?;
     let store = &app.metadata()?.store;
-    match store.forget(caller.leaf, id(&parts)?, now_ms()).await? {
+    match store.forget(caller.leaf, id, now_ms()).await? {
+        Forgotten::Done => Ok(StatusCode::NO_CONTENT),
+        Forgotten::Unknown => Err(Refusal::not_found("recording")),
+        Forgotten::Held => Err(Refusal::new(
+            Code::Held,
+            "the recording is under legal hold, and nothing of it is deleted: `camvault ls` says \
+             whose hold it is, `camvault hold --release` ends the owner's own",
+        )),
+    }
+}
+
+/// `PUT /v1/recordings/{id}/hold`: by the owner, or with the admin token and `?owner=HEX` by the
+/// operator.
+pub async fn hold(State(app): State<Arc<App>>, request: Request) -> Answer<StatusCode> {
+    set_hold(&app, request, true).await
+}
+
+/// `DELETE /v1/recordings/{id}/hold`: each ends its own hold.
+pub async fn release(State(app): State<Arc<App>>, request: Request) -> Answer<StatusCode> {
+    set_hold(&app, request, false).await
+}
+
+async fn set_hold(app: &App, request: Request, on: bool) -> Answer<StatusCode> {
+    let store = &app.metadata()?.store;
+    let (owner, id, by) = match ops::has_admin_token(app, request.headers()) {
+        true => {
+            let parts = request.into_parts().0;
+            let wanted = query(&parts)?.owner;
+            let missing = || Refusal::malformed("an operator says whose recording: ?owner=HEX");
+            let owner = store.owner(wanted.ok_or_else(missing)?).await?;
+            let owner = owner.ok_or_else(|| Refusal::not_found("owner"))?;
+            (owner.leaf, id(&parts)?, Holder::Operator)
+        }
+        false => {
+            let (caller, parts) = app.signed_empty(request).await?;
+            let id = id(&parts)?;
+            app.once(&caller).await?;
+            (caller.leaf, id, Holder::Owner)
+        }
+    };
+    match store.hold(owner, id, by, on).await? {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(Refusal::not_found("recording")),
     }
+}
+
+/// `GET /v1/retention`.
+pub async fn retention(
+    State(app): State<Arc<App>>,
+    request: Request,
+) -> Answer<impl IntoResponse + use<>> {
+    let (caller, _) = app.signed_empty(request).await?;
+    let store = &app.metadata()?.store;
+    let owner = store.owner(caller.key).await?;
+    let longest = app.config.retention_age;
+    Ok(cbor(&RetentionInfo {
+        own: store.retention(caller.leaf).await?,
+        longest_ms: longest.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+        bytes: owner.map_or(0, |owner| owner.bytes),
+    }))
+}
+
+/// `PUT /v1/retention`.
+pub async fn set_retention(State(app): State<Arc<App>>, request: Request) -> Answer<StatusCode> {
+    let (caller, _, retention) = app.signed::<Retention>(request).await?;
+    app.once(&caller).await?;
+    let store = &app.metadata()?.store;
+    store.set_retention(caller.leaf, retention).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// `GET /v1/recordings/{id}/segments/{seq}`.
@@ -123,14 +193,17 @@ pub async fn commit(
 ) -> Answer<impl IntoResponse + use<>> {
     let (caller, parts, commit) = app.signed::<Commit>(request).await?;
     let (id, seq) = (id(&parts)?, seq(&parts)?);
+    app.once(&caller).await?;
     let store = &app.metadata()?.store;
-    Ok(cbor(&store.commit(caller.leaf, id, seq, commit).await?))
+    let committed = store.commit(caller.leaf, id, seq, commit, now_ms()).await?;
+    Ok(cbor(&committed))
 }
 
 /// `PUT /v1/recordings/{id}/shares/{key}`.
 pub async fn share(State(app): State<Arc<App>>, request: Request) -> Answer<StatusCode> {
     let (caller, parts, share) = app.signed::<Share>(request).await?;
     let (id, reader) = (id(&parts)?, reader(&parts)?);
+    app.once(&caller).await?;
     let store = &app.metadata()?.store;
     let sealed = share.sealed.into();
     match store.share(caller.leaf, id, reader, sealed).await? {
@@ -143,6 +216,7 @@ pub async fn share(State(app): State<Arc<App>>, request: Request) -> Answer<Stat
 pub async fn unshare(State(app): State<Arc<App>>, request: Request) -> Answer<StatusCode> {
     let (caller, parts) = app.signed_empty(request).await?;
     let (id, reader) = (id(&parts)?, reader(&parts)?);
+    app.once(&caller).await?;
     let store = &app.metadata()?.store;
     match store.unshare(caller.leaf, id, reader).await? {
         true => Ok(StatusCode::NO_CONTENT),

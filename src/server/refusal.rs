@@ -13,6 +13,7 @@ pub struct Refusal {
     code: Code,
     message: String,
     time_ms: Option<u64>,
+    retry_s: u64,
 }
 
 impl Refusal {
@@ -22,6 +23,16 @@ impl Refusal {
             code,
             message: message.into(),
             time_ms: None,
+            retry_s: 1,
+        }
+    }
+
+    /// [`Code::Busy`] for so many milliseconds, by a limit of this owner's.
+    pub fn too_fast(wait_ms: u64) -> Self {
+        let message = "more than this server allows one owner in a second: wait, and go on";
+        Self {
+            retry_s: wait_ms.div_ceil(1000).clamp(1, 60),
+            ..Self::new(Code::Busy, message)
         }
     }
 
@@ -70,6 +81,7 @@ impl Refusal {
             Code::Conflict => StatusCode::CONFLICT,
             Code::Gone => StatusCode::GONE,
             Code::Audit => StatusCode::FORBIDDEN,
+            Code::Held => StatusCode::LOCKED,
         }
     }
 }
@@ -79,6 +91,7 @@ impl From<store::Error> for Refusal {
         match error {
             store::Error::Full => Self::new(Code::Full, format!("the server has {error}")),
             store::Error::Again => Self::new(Code::Busy, error.to_string()),
+            store::Error::Quota { .. } => Self::new(Code::Quota, error.to_string()),
             store::Error::Away(_) => {
                 tracing::warn!(error = %error, "the database is away");
                 Self::new(Code::Busy, "the database does not answer: try again")
@@ -90,7 +103,7 @@ impl From<store::Error> for Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let status = self.status();
+        let (status, retry_s) = (self.status(), self.retry_s);
         let problem = Problem {
             code: self.code,
             message: self.message,
@@ -99,7 +112,7 @@ impl IntoResponse for Refusal {
         let mut response = (status, cbor(&problem)).into_response();
         let headers = response.headers_mut();
         if problem.code == Code::Busy {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_s));
         }
         // What may be left of the request's body is not worth reading.
         if matches!(problem.code, Code::TooLarge | Code::Slow) {

@@ -18,6 +18,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream};
 use std::sync::Arc;
+use std::time::Duration;
 
 type Answer<T> = Result<T, Refusal>;
 
@@ -126,8 +127,20 @@ pub async fn put(
     let token = token.map_err(|_| Refusal::malformed("the put token is not base64"))?;
     let grant = app.link.check_put(&token, &signer, now_s());
     let grant = grant.ok_or_else(|| refused("put token"))?;
+    app.count_request(&signer).await?;
+    if let Some(wait) = app.count_bytes(&signer, "up", total).await? {
+        return Err(Refusal::too_fast(wait));
+    }
     let _memory = app.memory(&parts, total).await?;
-    if !role.counts.take(&grant, total, now_s()) {
+    let (mark, allowance) = grant.allowance();
+    // Half of it: who takes a token to two servers finds enough at both.
+    let piece = allowance.burst / 2;
+    if app
+        .rates
+        .take(mark, total, allowance, piece)
+        .await?
+        .is_some()
+    {
         return Err(refused("put token"));
     }
     let since = now_ms();
@@ -140,7 +153,7 @@ pub async fn put(
         Ok::<_, Refusal>(())
     };
     if let Err(refusal) = stored.await {
-        role.counts.give_back(&grant, total);
+        app.rates.give_back(mark, total, allowance.until);
         return Err(refusal);
     }
     app.metrics.bytes_in.inc_by(total);
@@ -174,8 +187,9 @@ pub async fn get(
     if !good {
         return Err(refused("capability"));
     }
+    app.count_request(&signer).await?;
     let names = ask.blobs.iter().map(|blob| *blob.d1).collect();
-    let frames = frames(app.clone(), app.storage()?.store.clone(), names);
+    let frames = frames(app.clone(), app.storage()?.store.clone(), signer, names);
     let body = Body::from_stream(frames);
     Ok(([(CONTENT_TYPE, "application/octet-stream")], body))
 }
@@ -185,11 +199,21 @@ pub async fn get(
 fn frames(
     app: Arc<App>,
     store: Arc<dyn Blobs>,
+    reader: Hash,
     names: Vec<Hash>,
 ) -> impl Stream<Item = Result<Bytes, Error>> {
+    let rated = app.clone();
     let read = move |d1: Hash| {
-        let store = store.clone();
-        async move { store.get(&d1).await }
+        let (store, app) = (store.clone(), rated.clone());
+        async move {
+            let blob = store.get(&d1).await?;
+            let bytes = blob.as_ref().map_or(0, Bytes::len) as u64;
+            // An answer that has begun goes on, as slowly as it has to.
+            while let Some(wait) = app.count_bytes(&reader, "down", bytes).await? {
+                tokio::time::sleep(Duration::from_millis(wait.clamp(1, 1000))).await;
+            }
+            Ok(blob)
+        }
     };
     let span = tracing::Span::current();
     let blobs = stream::iter(names).map(read).buffered(READ_AHEAD);

@@ -3,13 +3,11 @@
 //! tokens, receipts, capabilities; and the authentication of internal requests. All are keyed
 //! BLAKE3 under keys derived from the link secret.
 
-use crate::store::{Hash, RECEIPT_MS};
+use crate::store::{Allowance, Hash, Mark, RECEIPT_MS};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
 use hkdf::Hkdf;
 use sha2::Sha256;
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use subtle::ConstantTimeEq as _;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -19,8 +17,6 @@ pub const INTERNAL_HEADER: &str = "camvault-internal";
 const TOKEN_S: u64 = 15 * 60;
 /// Life of a capability.
 pub const CAPABILITY_S: u64 = 10 * 60;
-/// Put tokens in use that are remembered.
-const MAX_TOKENS: usize = 100_000;
 
 /// The keys that the two roles share.
 #[derive(Zeroize, ZeroizeOnDrop)]
@@ -51,6 +47,20 @@ pub struct PutGrant {
     id: [u8; 8],
     expires: u64,
     max_bytes: u64,
+}
+
+impl PutGrant {
+    /// As an allowance of all servers together, and its name.
+    pub fn allowance(&self) -> (Mark, Allowance) {
+        let mut mark = *b"puttoken\0\0\0\0\0\0\0\0";
+        mark[8..].copy_from_slice(&self.id);
+        let allowance = Allowance {
+            burst: self.max_bytes,
+            per_s: 0,
+            until: (self.expires + 1) * 1000,
+        };
+        (mark, allowance)
+    }
 }
 
 impl Link {
@@ -114,13 +124,13 @@ impl Link {
         [expires.as_slice(), &self.receipt_mac(d1, len, &expires)].concat()
     }
 
-    /// Checks a receipt: since when the blob has been stored.
-    pub fn check_receipt(&self, receipt: &[u8], d1: &Hash, len: u32, now_ms: u64) -> Option<u64> {
-        let (expires, sent) = receipt.split_first_chunk::<8>()?;
+    /// Checks a receipt.
+    pub fn check_receipt(&self, receipt: &[u8], d1: &Hash, len: u32, now_ms: u64) -> bool {
+        let Some((expires, sent)) = receipt.split_first_chunk::<8>() else {
+            return false;
+        };
         let right = self.receipt_mac(d1, len, expires).ct_eq(sent);
-        let expires = u64::from_be_bytes(*expires);
-        let fine = bool::from(right) && now_ms <= expires;
-        fine.then_some(expires.checked_sub(RECEIPT_MS)?)
+        bool::from(right) && now_ms <= u64::from_be_bytes(*expires)
     }
 
     /// Lets the holder of a signing key fetch a blob until `expires` (Unix seconds).
@@ -167,37 +177,6 @@ impl Link {
     }
 }
 
-/// Bytes uploaded under each put token.
-#[derive(Debug, Default)]
-pub struct PutCounts(Mutex<HashMap<[u8; 8], (u64, u64)>>);
-
-impl PutCounts {
-    /// Takes `bytes` of a grant; `false` if not so many are left.
-    pub fn take(&self, grant: &PutGrant, bytes: u64, now_s: u64) -> bool {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if counts.len() >= MAX_TOKENS {
-            counts.retain(|_, (expires, _)| *expires >= now_s);
-        }
-        if counts.len() >= MAX_TOKENS && !counts.contains_key(&grant.id) {
-            return false;
-        }
-        let (_, used) = counts.entry(grant.id).or_insert((grant.expires, 0));
-        let fits = used.saturating_add(bytes) <= grant.max_bytes;
-        if fits {
-            *used += bytes;
-        }
-        fits
-    }
-
-    /// Gives back what a failed upload had taken.
-    pub fn give_back(&self, grant: &PutGrant, bytes: u64) {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, used)) = counts.get_mut(&grant.id) {
-            *used = used.saturating_sub(bytes);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,10 +197,10 @@ mod tests {
             assert!(link.check_put(&changed, &ME, 50).is_none());
         }
         let receipt = link.receipt(&D1, 9, 50);
-        assert_eq!(link.check_receipt(&receipt, &D1, 9, 60), Some(50));
-        assert_eq!(link.check_receipt(&receipt, &D1, 8, 60), None);
-        assert_eq!(link.check_receipt(&receipt, &ME, 9, 60), None);
-        assert_eq!(link.check_receipt(&receipt, &D1, 9, 51 + RECEIPT_MS), None);
+        assert!(link.check_receipt(&receipt, &D1, 9, 60));
+        assert!(!link.check_receipt(&receipt, &D1, 8, 60));
+        assert!(!link.check_receipt(&receipt, &ME, 9, 60));
+        assert!(!link.check_receipt(&receipt, &D1, 9, 51 + RECEIPT_MS));
         let capability = link.capability(&D1, &ME, 100);
         assert!(link.check_capability(&capability, &D1, &ME, 100, 100));
         assert!(!link.check_capability(&capability, &D1, &ME, 100, 101));
@@ -233,16 +212,5 @@ mod tests {
         let other = Link::new(&[8; 32]);
         assert!(other.check_put(&token, &ME, 50).is_none());
         assert!(other.check_internal(&header, b"body").is_none());
-    }
-
-    #[test]
-    fn a_token_is_used_up() {
-        let (link, counts) = (Link::new(&[7; 32]), PutCounts::default());
-        let token = link.put_token(&ME, 0, 50).unwrap();
-        let grant = link.check_put(&token, &ME, 50).unwrap();
-        assert!(counts.take(&grant, 1 << 16, 50));
-        assert!(!counts.take(&grant, 1, 50));
-        counts.give_back(&grant, 1);
-        assert!(counts.take(&grant, 1, 50));
     }
 }

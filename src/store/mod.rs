@@ -13,6 +13,9 @@ mod directory;
 mod embedded;
 mod place;
 mod postgres;
+#[cfg(test)]
+#[path = "../../tests/common/postgres.rs"]
+pub(crate) mod postgres_server;
 mod record;
 mod registry;
 mod remote;
@@ -26,6 +29,7 @@ pub use directory::Directory;
 pub use embedded::{Embedded, EmbeddedRegistry};
 pub use place::BlobPlace;
 pub use postgres::{Postgres, PostgresUrl, UrlError as PostgresUrlError};
+pub(crate) use record::Balance;
 pub use registry::*;
 pub use remote::{Ask, Remote, Reply, Seal, answer};
 pub use room::Room;
@@ -35,7 +39,8 @@ use crate::identity::RecordingId;
 use crate::ownership::{Leaf, Wrapped};
 pub(crate) use crate::protocol::hex;
 use crate::protocol::{
-    ChunkRef, Commit, Committed, Outcome, Recording, RecordingEntry, Stats, Variant,
+    ChunkRef, Commit, Committed, Holder, Job, Outcome, Recording, RecordingEntry, Retention, Stats,
+    Variant,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -56,6 +61,9 @@ pub fn write_whole(path: &Path, content: &[u8]) -> std::io::Result<()> {
 
 /// A tag, a blob's name `d1`, or a public key.
 pub type Hash = [u8; 32];
+
+/// Names something that servers keep for each other: a nonce, an allowance.
+pub type Mark = [u8; 16];
 
 /// How long a registered chunk is held for an owner before a recording has to name it.
 pub const HOLD_MS: u64 = 48 * 3600 * 1000;
@@ -92,6 +100,14 @@ pub enum Error {
     /// Another process could not be asked.
     #[error("storage server: {0}")]
     Remote(String),
+    /// More than the owner may hold. Nothing was changed.
+    #[error("{used} of this owner's {quota} bytes are used: forget recordings")]
+    Quota {
+        /// Bytes that are charged to it.
+        used: u64,
+        /// Bytes that may be.
+        quota: u64,
+    },
 }
 
 impl Error {
@@ -128,8 +144,8 @@ pub struct Item {
     pub d1: Hash,
     /// Bytes of the chunk.
     pub len: u32,
-    /// When the storage server began to store the blob, if a valid receipt says that it did.
-    pub stored_ms: Option<u64>,
+    /// A valid receipt says that the storage server has the blob.
+    pub stored: bool,
     /// `d1` of variants that the uploader found wrong.
     pub refused: Vec<Hash>,
 }
@@ -176,6 +192,28 @@ pub struct Audit {
     pub mended: u64,
 }
 
+/// What became of a request to forget a recording.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forgotten {
+    /// It is gone.
+    Done,
+    /// There is none.
+    Unknown,
+    /// It is under legal hold: what was there when the hold began is there.
+    Held,
+}
+
+/// What servers allow together: so much at once, and so much more with every second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allowance {
+    /// At once, at most.
+    pub burst: u64,
+    /// What comes back in a second.
+    pub per_s: u64,
+    /// When all about it may be forgotten.
+    pub until: u64,
+}
+
 /// Who owns what.
 #[async_trait]
 pub trait Metadata: Send + Sync {
@@ -191,11 +229,13 @@ pub trait Metadata: Send + Sync {
     async fn lookup(&self, owner: Leaf, tags: Vec<Hash>) -> Result<Vec<Vec<Variant>>, Error>;
 
     /// Joins or adds variants, see [`Outcome`]. A blob that arrived and is not needed goes to the
-    /// trash. Held until `now` + [`HOLD_MS`] (up to an hour longer) or a commit.
+    /// trash. Held until `now` + [`HOLD_MS`] (up to an hour longer) or a commit. What would bring
+    /// the owner over `quota` bytes is refused whole ([`Error::Quota`]).
     async fn register(
         &self,
         owner: Leaf,
         items: Vec<Item>,
+        quota: Option<u64>,
         now: u64,
     ) -> Result<Vec<Outcome>, Error>;
 
@@ -206,12 +246,14 @@ pub trait Metadata: Send + Sync {
         id: RecordingId,
         seq: u64,
         commit: Commit,
+        now: u64,
     ) -> Result<Committed, Error>;
 
     /// Recordings of an owner and those shared with its signing key.
     async fn recordings(&self, owner: Leaf, key: Hash) -> Result<Vec<RecordingEntry>, Error>;
 
-    /// One recording with at most 1000 heads from segment `from` on.
+    /// One recording with at most 1000 heads from segment `from` on, or from the first that is
+    /// kept.
     async fn recording(
         &self,
         owner: Leaf,
@@ -227,11 +269,26 @@ pub trait Metadata: Send + Sync {
         seq: u64,
     ) -> Result<Option<Vec<u8>>, Error>;
 
-    /// Forgets a recording; `false` if there is none. Its owner leaves the groups of all chunks
-    /// that no other of its recordings names; a chunk without owners loses its record at once and
-    /// its blob goes to the trash. A very long recording takes several transactions, last
-    /// segments first: what a kill leaves is a shorter recording, to be forgotten again.
-    async fn forget(&self, owner: Leaf, id: RecordingId, now: u64) -> Result<bool, Error>;
+    /// Forgets a recording, unless it is held. Its owner leaves the groups of all chunks that no
+    /// other of its recordings names; a chunk without owners loses its record at once and its
+    /// blob goes to the trash. A very long recording takes several transactions, first segments
+    /// first: what a kill leaves is a recording without its beginning, to be forgotten again.
+    async fn forget(&self, owner: Leaf, id: RecordingId, now: u64) -> Result<Forgotten, Error>;
+
+    /// Puts a recording under hold, or ends that; `false` if there is no such recording.
+    async fn hold(&self, owner: Leaf, id: RecordingId, by: Holder, on: bool)
+    -> Result<bool, Error>;
+
+    /// For how long an owner wants its footage kept.
+    async fn retention(&self, owner: Leaf) -> Result<Retention, Error>;
+
+    /// Sets that.
+    async fn set_retention(&self, owner: Leaf, retention: Retention) -> Result<(), Error>;
+
+    /// Forgets, as [`Metadata::forget`] does, some of those segments of an owner, the oldest ones
+    /// first, that its retention no longer keeps, or that were committed before `oldest`. How
+    /// many: 0 when there are no more. Of a recording under hold nothing is forgotten.
+    async fn trim(&self, owner: Leaf, oldest: u64, now: u64) -> Result<u64, Error>;
 
     /// Wrapped keys of those chunks that `reader` holds or, with `via`, that the named segment of
     /// an owner's recording holds. Whether the recording is shared is the caller's to check.
@@ -267,20 +324,16 @@ pub trait Metadata: Send + Sync {
     async fn expire_holds(&self, now: u64) -> Result<usize, Error>;
 
     /// Takes at most `max` blobs that have been in the trash since before `before`, to be deleted.
-    /// They are given again until [`Metadata::deleted`], and can no longer be registered.
+    /// They are given again, to anybody, until [`Metadata::deleted`]. From the claim until a day
+    /// after the deletion nobody can register a blob of that name: however many servers delete
+    /// it, and however late one of them does, nothing that anybody owns is lost.
     async fn claim_trash(&self, before: u64, max: usize) -> Result<Vec<Hash>, Error>;
 
     /// Claims those of `blobs` that no variant names.
     async fn claim_orphans(&self, blobs: Vec<Hash>) -> Result<Vec<Hash>, Error>;
 
-    /// Notes that claimed blobs were deleted: receipts made until `at`, which [`Upkeep::delete`]
-    /// returned, do not count any more.
+    /// Notes that claimed blobs were deleted, by `at`, which [`Upkeep::delete`] returned.
     async fn deleted(&self, blobs: Vec<Hash>, at: u64) -> Result<(), Error>;
-
-    /// Whether the server that calls itself `server` alone may delete blobs until `until`: a
-    /// second deletion of a name could hit a blob that was stored and registered again after the
-    /// first. `until` 0 gives that back. `false`: another one may.
-    async fn may_delete(&self, server: [u8; 16], now: u64, until: u64) -> Result<bool, Error>;
 
     /// Totals.
     async fn stats(&self) -> Result<Stats, Error>;
@@ -293,6 +346,27 @@ pub trait Metadata: Send + Sync {
 
     /// Recounts references, quotas and totals from the segments and corrects them.
     async fn audit(&self, now: u64) -> Result<Audit, Error>;
+
+    /// All jobs that were ever begun.
+    async fn jobs(&self) -> Result<Vec<Job>, Error>;
+
+    /// Keeps a job, with its version raised by one, if the one that is kept has the version given
+    /// (none: 0); `false` if not: then somebody else has changed it.
+    async fn save_job(&self, job: Job) -> Result<bool, Error>;
+
+    /// Notes something that may happen once; `false` if it was noted before. Forgotten after
+    /// `until`.
+    async fn once(&self, what: Mark, until: u64, now: u64) -> Result<bool, Error>;
+
+    /// Takes from an allowance: `None` if it is taken, else for how many milliseconds there will
+    /// not be so much of it.
+    async fn spend(
+        &self,
+        from: Mark,
+        amount: u64,
+        allowance: Allowance,
+        now: u64,
+    ) -> Result<Option<u64>, Error>;
 }
 
 /// A blob that arrived: its name, already computed from its bytes, and the bytes in pieces.

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What is stored of a variant, and how joining and leaving change it.
 
-use super::{Error, Hash};
+use super::{Allowance, Error, Hash};
 use crate::ownership::{Copy, Epoch, Leaf, Tree, Wrapped};
-use crate::protocol::{self, ChunkRef, Variant};
+use crate::protocol::{self, ChunkRef, Held, Variant};
 use minicbor::bytes::{ByteArray, ByteVec};
 use minicbor::{Decode, Encode};
 use std::collections::{BTreeMap, BTreeSet};
@@ -143,12 +143,21 @@ pub enum BlobState {
 #[derive(Clone, Debug, Encode, Decode)]
 #[cbor(map)]
 pub struct RecordingRecord {
-    /// Number of segments.
+    /// Number of segments, those that are no longer kept among them.
     #[n(0)]
     pub segments: u64,
     /// Sealed summary.
     #[n(1)]
     pub summary: ByteVec,
+    /// The first segment that is kept.
+    #[n(2)]
+    pub first: u64,
+    /// No segment that is kept was committed before.
+    #[n(3)]
+    pub oldest_ms: u64,
+    /// Who holds it.
+    #[n(4)]
+    pub held: Held,
 }
 
 /// A segment without its head.
@@ -167,4 +176,60 @@ pub struct SegmentRecord {
     /// Bytes of its head.
     #[n(3)]
     pub head_len: u64,
+    /// When it was committed.
+    #[n(4)]
+    pub committed_ms: u64,
+}
+
+/// How much of an [`Allowance`] is left.
+#[derive(Clone, Debug, Encode, Decode)]
+#[cbor(map)]
+pub struct Balance {
+    #[n(0)]
+    left: u64,
+    /// When that was so.
+    #[n(1)]
+    at: u64,
+    /// When it may be forgotten.
+    #[n(2)]
+    pub until: u64,
+}
+
+impl Balance {
+    /// All of it.
+    pub fn full(allowance: &Allowance, now: u64) -> Self {
+        Self {
+            left: allowance.burst,
+            at: now,
+            until: allowance.until,
+        }
+    }
+
+    /// See [`Metadata::spend`](super::Metadata::spend).
+    pub fn take(&mut self, amount: u64, allowance: &Allowance, now: u64) -> Option<u64> {
+        let Allowance {
+            burst,
+            per_s,
+            until,
+        } = *allowance;
+        let passed = now.saturating_sub(self.at);
+        let gained = passed.saturating_mul(per_s) / 1000;
+        // Less than a whole one is not lost: its time counts from the last whole one on.
+        self.at += gained
+            .saturating_mul(1000)
+            .checked_div(per_s)
+            .unwrap_or(0)
+            .min(passed);
+        self.left = self.left.saturating_add(gained).min(burst);
+        match self.left.checked_sub(amount) {
+            Some(left) => {
+                (self.left, self.until) = (left, until);
+                None
+            }
+            None => {
+                let lacking = (amount - self.left).saturating_mul(1000);
+                Some(lacking.checked_div(per_s).map_or(u64::MAX, |ms| ms + 1))
+            }
+        }
+    }
 }

@@ -439,10 +439,8 @@ impl Client {
     }
 
     pub async fn scrub(&self, orphan_age: u64) -> ScrubReport {
-        let url = format!("{}/v1/scrub?orphan_age={orphan_age}", self.base);
-        let answer = self.http.post(url).send().await.unwrap();
-        assert!(answer.status().is_success());
-        decode(&answer.bytes().await.unwrap()).unwrap()
+        let operator = gstcamvault::client::vault::Operator::connect(&self.base, None).unwrap();
+        operator.scrub(orphan_age, |_| ()).await.unwrap()
     }
 }
 

@@ -255,12 +255,13 @@ def main(identity, url, out):
     recording = vault.call("GET", path + "?from=0")
     summary = cbor2.loads(unseal(key, b"camvault summary v1" + rid, recording[1]))
     print(summary)
-    previous, lines = bytes(32), []
-    for seq in range(recording[0]):
+    first = recording[3]
+    previous, lines = bytes(32) if first == 0 else None, []
+    for seq, sealed_head in enumerate(recording[2], first):
         place = rid + seq.to_bytes(8, "big")
-        head = cbor2.loads(unseal(key, b"camvault head v1" + place, recording[2][seq]))
+        head = cbor2.loads(unseal(key, b"camvault head v1" + place, sealed_head))
         sealed = vault.call("GET", "%s/segments/%d" % (path, seq))[0]
-        assert head[7] == previous and head[6] == sha256(sealed), "chain"
+        assert previous in (None, head[7]) and head[6] == sha256(sealed), "chain"
         previous = head[6]
         manifest = cbor2.loads(zlib.decompress(unseal(key, b"camvault manifest v1" + place, sealed)))
         for track in manifest[3]:

@@ -50,9 +50,9 @@ pub fn user_key(user: u64) -> Hash {
     bytes(&[1, user])
 }
 
-/// A chunk that follows from `parts`, as its uploader registers it: a blob stored at `stored_ms`,
-/// or none to join.
-pub fn item(parts: &[u64], len: u32, stored_ms: Option<u64>) -> Item {
+/// A chunk that follows from `parts`, as its uploader registers it: a blob that is
+/// stored, or none to join.
+pub fn item(parts: &[u64], len: u32, stored: bool) -> Item {
     let drawn: [u8; 128] = bytes(&[&[2], parts].concat());
     let part = |at: usize| -> Hash { std::array::from_fn(|i| drawn[32 * at + i]) };
     Item {
@@ -61,7 +61,7 @@ pub fn item(parts: &[u64], len: u32, stored_ms: Option<u64>) -> Item {
         c3: part(2),
         d1: part(3),
         len,
-        stored_ms,
+        stored,
         refused: vec![],
     }
 }

@@ -98,11 +98,13 @@ pub async fn hot(store: &dyn Metadata, sizes: &[u64]) -> Result<Vec<Hot>> {
         let began = Instant::now();
         let first = made;
         while made < recordings {
-            let chunk = item(&[15, made], 48_000, Some(START));
+            let chunk = item(&[15, made], 48_000, true);
             let items = [chunk];
-            store.register(leaf, items.to_vec(), START).await?;
+            store.register(leaf, items.to_vec(), None, START).await?;
             let commit = segment(&items, &sealed, made);
-            let done = store.commit(leaf, bytes(&[16, made]), 0, commit).await?;
+            let done = store
+                .commit(leaf, bytes(&[16, made]), 0, commit, START)
+                .await?;
             expect(done == Committed::Done, || format!("commit: {done:?}"))?;
             made += 1;
         }

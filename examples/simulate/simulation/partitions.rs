@@ -106,7 +106,7 @@ fn recording(client: u64) -> RecordingId {
 }
 
 fn chunk(client: u64, seq: u64, n: u64) -> Item {
-    item(&[18, client, seq, n], 48_000, Some(START))
+    item(&[18, client, seq, n], 48_000, true)
 }
 
 /// A client's segments; the transactions and the parts of segments that it took.
@@ -131,7 +131,7 @@ async fn record(stores: Stores, client: u64, leaf: Leaf, load: Load) -> Result<(
                 let tags = part.iter().map(|item| item.tag).collect();
                 let found = store.lookup(leaf, tags).await?;
                 expect(found.iter().all(Vec::is_empty), || "not new".into())?;
-                let outcomes = store.register(leaf, part, START).await?;
+                let outcomes = store.register(leaf, part, None, START).await?;
                 expect(outcomes.iter().all(|o| *o == Outcome::Added), || {
                     format!("{outcomes:?}")
                 })?;
@@ -150,7 +150,7 @@ async fn record(stores: Stores, client: u64, leaf: Leaf, load: Load) -> Result<(
             }
         }
         for (at, part) in parts {
-            let done = stores[at].commit(leaf, recording(client), next[at], part);
+            let done = stores[at].commit(leaf, recording(client), next[at], part, START);
             expect(done.await? == Committed::Done, || "not committed".into())?;
             next[at] += 1;
             touched += 1;

@@ -9,7 +9,7 @@ use super::measure::{Sealed, written};
 use super::{DAY, Result, START, bytes, expect, item, reference, segment, user_key};
 use gstcamvault::ownership::{Leaf, PathKeys, Tree};
 use gstcamvault::protocol::{Committed, Outcome};
-use gstcamvault::store::{Item, Metadata};
+use gstcamvault::store::{Forgotten, Item, Metadata};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -43,7 +43,7 @@ pub async fn measure(
     owners: u32,
     open: fn(&Path) -> Result<Arc<dyn Metadata>>,
 ) -> Result<Popular> {
-    let chunk = item(&[12], 48_000, Some(START));
+    let chunk = item(&[12], 48_000, true);
     let mut store = open(dir)?;
     let joined = owners <= JOINED;
     let mut leaves = Vec::new();
@@ -90,9 +90,10 @@ pub async fn measure(
     }
     for leaf in probes {
         let began = Instant::now();
-        let known = store.forget(*leaf, id(*leaf), START + DAY).await?;
+        let forgotten = store.forget(*leaf, id(*leaf), START + DAY).await?;
         out.leave += began.elapsed().as_secs_f64();
-        expect(known, || "nothing to forget".into())?;
+        let done = forgotten == Forgotten::Done;
+        expect(done, || "nothing to forget".into())?;
         let gone = store.open(*leaf, vec![reference(&chunk)], None).await?;
         expect(gone[0].is_none(), || "one that left still opens".into())?;
     }
@@ -121,13 +122,15 @@ async fn own(
     sealed: &Sealed,
 ) -> Result<(f64, f64)> {
     let began = Instant::now();
-    let outcomes = store.register(leaf, vec![chunk.clone()], START).await?;
+    let outcomes = store
+        .register(leaf, vec![chunk.clone()], None, START)
+        .await?;
     let join = began.elapsed().as_secs_f64();
     let fine = matches!(outcomes[..], [Outcome::Added | Outcome::Joined]);
     expect(fine, || format!("join: {outcomes:?}"))?;
     let commit = segment(std::slice::from_ref(chunk), sealed, leaf.into());
     let began = Instant::now();
-    let done = store.commit(leaf, id(leaf), 0, commit).await?;
+    let done = store.commit(leaf, id(leaf), 0, commit, START).await?;
     expect(done == Committed::Done, || format!("commit: {done:?}"))?;
     Ok((join, began.elapsed().as_secs_f64()))
 }

@@ -6,7 +6,7 @@ use super::{DAY, Result, START, bytes, expect, item, number, reference, segment,
 use gstcamvault::identity::RecordingId;
 use gstcamvault::ownership::Leaf;
 use gstcamvault::protocol::{ChunkRef, Committed, Outcome, Stats, encode};
-use gstcamvault::store::{Hash, Item, Metadata, Via};
+use gstcamvault::store::{Forgotten, Hash, Item, Metadata, Via};
 use indicatif::ProgressBar;
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
@@ -92,6 +92,8 @@ struct Run<'a> {
     kept: VecDeque<(u64, usize, u64, RecordingId)>,
     /// Who keeps each clip, and how often.
     keepers: Vec<HashMap<u64, u32>>,
+    /// Day on which each clip was first kept since nobody had it: its blob has another name then.
+    lives: Vec<u64>,
     /// Zipf's law, added up.
     zipf: Vec<f64>,
 }
@@ -121,6 +123,7 @@ impl World {
             recordings: VecDeque::new(),
             kept: VecDeque::new(),
             keepers: vec![HashMap::new(); self.clips],
+            lives: vec![0; self.clips],
             zipf: (1..=self.clips).map(add).collect(),
         };
         let rounds = self.days.div_ceil(self.every);
@@ -153,7 +156,7 @@ impl World {
         let members = run.check().await?;
         bar.finish_and_clear();
         let named: Vec<Item> = (0..self.tags as u64)
-            .map(|i| item(&[i], CHUNK, None))
+            .map(|i| item(&[i], CHUNK, false))
             .collect();
         let segment = encode(&segment(&named, &run.sealed, 0)).len() as u64;
         Ok(Figures {
@@ -208,13 +211,13 @@ impl Run<'_> {
             expect(variants.is_empty() == new, || {
                 "half a batch is there".into()
             })?;
-            item.stored_ms = new.then_some(now);
+            item.stored = new;
         }
         let (operation, right) = match new {
             true => ("register, new", Outcome::Added),
             false => ("register, join", Outcome::Joined),
         };
-        let registered = self.store.register(leaf, items.to_vec(), now);
+        let registered = self.store.register(leaf, items.to_vec(), None, now);
         let outcomes = self.meter.time(operation, items.len(), registered).await?;
         expect(outcomes.iter().all(|o| *o == right), || {
             format!("{operation}: {outcomes:?}")
@@ -231,7 +234,7 @@ impl Run<'_> {
             let id = recording_id(&[camera, n, day]);
             let mut first = Vec::new();
             for seq in 0..segments {
-                let chunk = |i| item(&[camera, day, seq, i], CHUNK, None);
+                let chunk = |i| item(&[camera, day, seq, i], CHUNK, false);
                 let mut items: Vec<Item> = (0..tags as u64).map(chunk).collect();
                 for batch in items.chunks_mut(self.world.batch) {
                     self.batch(leaf, batch, now).await?;
@@ -240,7 +243,7 @@ impl Run<'_> {
                     first = items.iter().map(reference).collect();
                 }
                 let commit = segment(&items, &self.sealed, number(&[camera, n, day, seq]));
-                let done = self.store.commit(leaf, id, seq, commit);
+                let done = self.store.commit(leaf, id, seq, commit, now);
                 let done = self.meter.time("commit", tags, done).await?;
                 expect(done == Committed::Done, || format!("commit: {done:?}"))?;
             }
@@ -252,7 +255,7 @@ impl Run<'_> {
                 self.share(leaf, user, id, first).await?;
             }
             if (chance / PLAYED).is_multiple_of(KILLED) {
-                let chunk = |i| item(&[camera, day, segments, i, n], CHUNK, None);
+                let chunk = |i| item(&[camera, day, segments, i, n], CHUNK, false);
                 let mut items: Vec<Item> = (0..self.world.batch as u64).map(chunk).collect();
                 self.batch(leaf, &mut items, now).await?;
             }
@@ -314,7 +317,11 @@ impl Run<'_> {
         let clip = self.zipf.partition_point(|sum| *sum < at);
         let leaf = self.leaf(user);
         let id = recording_id(&[u64::MAX, n, day]);
-        let mut items = [item(&[u64::MAX, clip as u64], CHUNK, None)];
+        if self.keepers[clip].is_empty() {
+            self.lives[clip] = day;
+        }
+        let life = self.lives[clip];
+        let mut items = [item(&[u64::MAX, clip as u64, life], CHUNK, false)];
         let before = self.keepers[clip].contains_key(&user);
         match before {
             // Whoever has it does not send it again.
@@ -322,7 +329,7 @@ impl Run<'_> {
             false => self.batch(leaf, &mut items, now).await?,
         }
         let commit = segment(&items, &self.small, drawn);
-        let done = self.store.commit(leaf, id, 0, commit);
+        let done = self.store.commit(leaf, id, 0, commit, now);
         let done = self.meter.time("commit, clip", 1, done).await?;
         expect(done == Committed::Done, || format!("commit: {done:?}"))?;
         *self.keepers[clip].entry(user).or_default() += 1;
@@ -339,8 +346,8 @@ impl Run<'_> {
         now: u64,
     ) -> Result<()> {
         let forgotten = self.store.forget(leaf, id, now);
-        let known = self.meter.time(operation, count, forgotten).await?;
-        expect(known, || "nothing to forget".into())
+        let forgotten = self.meter.time(operation, count, forgotten).await?;
+        expect(forgotten == Forgotten::Done, || "nothing to forget".into())
     }
 
     /// Forgets what is old, ends holds, deletes what nobody owns.

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What the subcommands share: identity, output, exit codes.
 
+use gstcamvault::client::vault::Operator;
 use gstcamvault::client::{self, Vault};
 use gstcamvault::identity::{self, Identity, PublicId};
 use gstcamvault::protocol::{
-    Agreed, Code, Contract, Document, DocumentError, Party, RecordingUrl, Signed, UrlError,
+    Agreed, Code, Contract, Document, DocumentError, Holder, Party, RecordingUrl, Signed, UrlError,
     vault_base,
 };
 use gstcamvault::server::Config;
@@ -13,6 +14,7 @@ use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// Shown below every help text.
 pub const EXIT_CODES: &str = "\
@@ -23,7 +25,7 @@ Exit codes:
   3  stored data is missing or does not verify; a signature is wrong; a watermark was not found
      (camvault arbitrate: the verdict names no contract)
   4  the vault, the gateway or the third party cannot be reached
-  5  it refused (not enrolled, quota, full, wrong token, contract deleted)
+  5  it refused (not enrolled, quota, full, wrong token, contract deleted, under legal hold)
   6  there is no such recording or archive";
 
 /// A check found something wrong.
@@ -44,6 +46,42 @@ impl IdentityArg {
 
     pub fn path(&self) -> &std::path::Path {
         &self.identity
+    }
+}
+
+/// Likewise, where only some uses of a command need one.
+#[derive(clap::Args)]
+pub struct IdentityFile {
+    /// Identity file, as `camvault keygen` wrote it.
+    #[arg(long, env = "CAMVAULT_IDENTITY", value_name = "FILE")]
+    identity: Option<PathBuf>,
+}
+
+impl IdentityFile {
+    pub fn load(&self) -> Result<Identity, Failure> {
+        let missing = || Failure::usage("give --identity, or CAMVAULT_IDENTITY");
+        Ok(Identity::load(self.identity.as_ref().ok_or_else(missing)?)?)
+    }
+}
+
+/// Who runs a vault.
+#[derive(clap::Args)]
+pub struct OperatorArg {
+    /// File with the vault's admin token (`secrets/admin.token` in its data directory), needed
+    /// from another machine.
+    #[arg(long, value_name = "FILE")]
+    admin_token: Option<PathBuf>,
+}
+
+impl OperatorArg {
+    pub fn connect(&self, vault: &VaultArg) -> Result<Operator, Failure> {
+        let read = |path: &PathBuf| {
+            let text = std::fs::read_to_string(path);
+            text.map(Zeroizing::new)
+                .map_err(|e| Failure::new(format!("{}: {e}", path.display())))
+        };
+        let token = self.admin_token.as_ref().map(read).transpose()?;
+        Ok(Operator::connect(vault.base(), token)?)
     }
 }
 
@@ -206,6 +244,43 @@ pub fn print(json: bool, object: serde_json::Value, text: impl FnOnce() -> Strin
 /// Bytes as people read them.
 pub fn bytes(n: u64) -> String {
     indicatif::BinaryBytes(n).to_string()
+}
+
+/// A number of bytes as people write it: 500G, powers of 1024.
+pub fn byte_count(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is no number of bytes: write 500G, 1.5T or 4096");
+    let number = text.trim_end_matches(['K', 'M', 'G', 'T']);
+    let unit: u64 = match &text[number.len()..] {
+        "" => 1,
+        "K" => 1 << 10,
+        "M" => 1 << 20,
+        "G" => 1 << 30,
+        "T" => 1 << 40,
+        _ => return Err(wrong()),
+    };
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    let bytes = number * unit as f64;
+    match (0.0..=9e15).contains(&bytes) {
+        true => Ok(bytes as u64),
+        false => Err(wrong()),
+    }
+}
+
+/// A time as people write it: 30d, 12h, 1h30m.
+pub fn duration(text: &str) -> Result<std::time::Duration, String> {
+    let wrong = |e: &dyn std::fmt::Display| format!("{e}: write 30d, 12h or 90m");
+    let span: jiff::Span = text.parse().map_err(|e| wrong(&e))?;
+    let days = jiff::SpanRelativeTo::days_are_24_hours();
+    let duration = span.to_duration(days).map_err(|e| wrong(&e))?;
+    duration.try_into().map_err(|e| wrong(&e))
+}
+
+/// Whose hold it is.
+pub fn holder(holder: Holder) -> &'static str {
+    match holder {
+        Holder::Owner => "owner",
+        Holder::Operator => "operator",
+    }
 }
 
 /// Unix nanoseconds as RFC 3339.

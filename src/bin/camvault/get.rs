@@ -61,6 +61,14 @@ pub fn run(args: &Args, json: bool) -> Result<ExitCode, Failure> {
             "nothing was recorded in that time: `camvault ls` says when there is something",
         ));
     }
+    let timeline = reader.timeline();
+    let (removed, start) = (timeline.first(), timeline.start());
+    let until = args.url.window.to.map(|to| timeline.resolve(to));
+    if until.is_some_and(|until| until <= start) && removed > 0 {
+        return Err(Failure::new(
+            "retention has removed what was recorded in that time: `camvault ls` says what is left",
+        ));
+    }
     let tracks = summary.tracks;
     let bytes = tracks
         .iter()
@@ -75,10 +83,19 @@ pub fn run(args: &Args, json: bool) -> Result<ExitCode, Failure> {
     let size = media::write_whole(&args.out, |part| {
         download(args, muxer.filter(|_| !bytes), part, json)
     })?;
-    let object =
-        serde_json::json!({ "recording": args.url.to_string(), "file": args.out, "bytes": size });
+    let object = serde_json::json!({
+        "recording": args.url.to_string(), "file": args.out, "bytes": size,
+        "removed_segments": removed, "starts_ns": start,
+    });
     print(json, object, || {
-        format!("{}: {}", args.out.display(), common::bytes(size))
+        let removed = match removed {
+            0 => String::new(),
+            _ => format!(
+                "; retention has removed what was before {} of the recording",
+                common::seconds(start)
+            ),
+        };
+        format!("{}: {}{removed}", args.out.display(), common::bytes(size))
     });
     Ok(ExitCode::SUCCESS)
 }

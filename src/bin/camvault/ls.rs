@@ -37,6 +37,8 @@ fn object(entry: &Listed) -> serde_json::Value {
         "name": entry.name,
         "id": gstcamvault::protocol::hex(&entry.id),
         "segments": entry.segments,
+        "first_segment": entry.first,
+        "held_by": entry.held.iter().map(|by| common::holder(*by)).collect::<Vec<_>>(),
         "shared_by": entry.owner.map(|owner| gstcamvault::protocol::hex(&owner)),
     });
     match &entry.summary {
@@ -59,8 +61,20 @@ fn line(entry: &Listed) -> String {
     } else {
         ""
     };
+    let holders: Vec<_> = entry.held.iter().map(|by| common::holder(*by)).collect();
+    let held = match holders.is_empty() {
+        true => String::new(),
+        false => format!("  (legal hold: {})", holders.join(", ")),
+    };
     match &entry.summary {
         Ok(summary) => {
+            let removed = match entry.first {
+                0 => String::new(),
+                n => format!(
+                    "  (retention has removed {n} of {} segments)",
+                    entry.segments
+                ),
+            };
             let media: Vec<&str> = summary
                 .tracks
                 .iter()
@@ -72,13 +86,13 @@ fn line(entry: &Listed) -> String {
                 "  (being recorded)"
             };
             format!(
-                "{name}  {}  {}  {}  {}{shared}{open}",
+                "{name}  {}  {}  {}  {}{shared}{open}{held}{removed}",
                 common::utc(summary.start_utc),
                 common::seconds(summary.duration),
                 common::bytes(summary.bytes),
                 media.join(" + ")
             )
         }
-        Err(error) => format!("{name}  {error}{shared}"),
+        Err(error) => format!("{name}  {error}{shared}{held}"),
     }
 }

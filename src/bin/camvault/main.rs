@@ -8,6 +8,8 @@ mod detect;
 mod enroll;
 mod forget;
 mod get;
+mod hold;
+mod jobs;
 mod keygen;
 mod log;
 mod ls;
@@ -16,6 +18,7 @@ mod media;
 mod phash;
 mod pictures;
 mod put;
+mod retention;
 mod retrieve;
 mod scrub;
 mod serve;
@@ -52,7 +55,10 @@ enum Command {
     Forget(forget::Args),
     Share(share::Args),
     Stats(stats::Args),
+    Retention(retention::Args),
+    Hold(hold::Args),
     Scrub(scrub::Args),
+    Jobs(jobs::Args),
     Mark(mark::Args),
     Detect(detect::Args),
     Phash(phash::Args),
@@ -75,7 +81,10 @@ fn main() -> ExitCode {
         Command::Forget(args) => forget::run(&args, json),
         Command::Share(args) => share::run(&args, json),
         Command::Stats(args) => stats::run(&args, json),
+        Command::Retention(args) => retention::run(&args, json),
+        Command::Hold(args) => hold::run(&args, json),
         Command::Scrub(args) => scrub::run(&args, json),
+        Command::Jobs(args) => jobs::run(&args, json),
         Command::Mark(args) => mark::run(&args, json),
         Command::Detect(args) => detect::run(&args, json),
         Command::Phash(args) => phash::run(&args, json),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-use crate::common::{Failure, Places};
+use crate::common::{self, Failure, Places};
 use crate::log;
 use clap::ArgAction;
 use gstcamvault::elements::dmqimopen::DEFAULT_MAX_PIXELS;
@@ -87,6 +87,15 @@ pub struct Args {
     /// Seconds between two searches for such blobs.
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     collect_every: u64,
+    /// The longest that footage is kept, whatever its owner sets (30d, 12h).
+    #[arg(long, value_name = "TIME", value_parser = common::duration)]
+    retention_age: Option<Duration>,
+    /// Requests that one owner may send in a second, to all servers of the vault together.
+    #[arg(long, value_name = "REQUESTS_PER_SECOND")]
+    rate: Option<u64>,
+    /// Bytes of blobs that one owner may send in a second, and fetch, likewise (20M).
+    #[arg(long, value_name = "BYTES_PER_SECOND", value_parser = common::byte_count)]
+    rate_bytes: Option<u64>,
     /// Bytes that stay free on the disk.
     #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
     reserve: u64,
@@ -168,6 +177,9 @@ impl Args {
         config.quota = self.quota;
         config.grace = Duration::from_secs(self.grace);
         config.collect_every = Duration::from_secs(self.collect_every.max(1));
+        config.retention_age = self.retention_age;
+        config.rate = self.rate;
+        config.rate_bytes = self.rate_bytes;
         config.reserve = self.reserve;
         config.audit = self.audit;
         config.search_time = Duration::from_secs(self.search_time);

@@ -26,7 +26,7 @@ pub fn run(args: &Args, json: bool) -> Result<ExitCode, Failure> {
         .collect();
     let object = serde_json::json!({
         "recording": args.url.to_string(), "segments": report.segments, "chunks": report.chunks, "units": report.units,
-        "bytes": report.bytes, "suspect": report.suspect, "errors": errors,
+        "bytes": report.bytes, "suspect": report.suspect, "removed_segments": report.removed, "errors": errors,
     });
     print(json, object, || {
         let lost = match report.suspect {
@@ -41,6 +41,12 @@ pub fn run(args: &Args, json: bool) -> Result<ExitCode, Failure> {
             report.units,
             common::bytes(report.bytes)
         );
+        if report.removed > 0 {
+            text.push_str(&format!(
+                "; retention has removed {} segments before these, which only the vault can know",
+                report.removed
+            ));
+        }
         match errors.is_empty() {
             true => text.push_str(": every byte is as it was recorded"),
             false => errors

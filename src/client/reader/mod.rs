@@ -22,7 +22,7 @@ pub use verify::{Finding, Report};
 use super::Error;
 use crate::identity::{AeadKey, Identity, RecordingId};
 use crate::manifest::{Manifest, Sealer, Summary};
-use crate::protocol::{self, B32, Code, RecordingEntry, RecordingUrl, SHARE_INFO, SharedKey};
+use crate::protocol::{self, B32, Code, Held, RecordingEntry, RecordingUrl, SHARE_INFO, SharedKey};
 use crate::rce::DomainSecret;
 use sha2::{Digest as _, Sha256};
 use std::collections::VecDeque;
@@ -66,6 +66,10 @@ pub struct Listed {
     pub owner: Option<[u8; 32]>,
     /// Number of segments.
     pub segments: u64,
+    /// Number of the first segment that is kept; retention has removed those before it.
+    pub first: u64,
+    /// Who holds it, so that nothing of it is deleted.
+    pub held: Held,
     /// What it is, if it can be read.
     pub summary: Result<Summary, Error>,
 }
@@ -164,6 +168,8 @@ impl Reader {
                 id: *entry.id,
                 owner: entry.owner.map(|owner| *owner),
                 segments: entry.segments,
+                first: entry.first,
+                held: entry.held.clone(),
                 summary,
             }
         };
@@ -173,35 +179,54 @@ impl Reader {
     /// Asks for segments that were added since, and whether there are any.
     pub async fn refresh(&self) -> Result<bool, Error> {
         let mut index = self.index();
-        let before = index.timeline.len();
+        let before = index.timeline.end();
         let mut timeline = Timeline::clone(&index.timeline);
         loop {
-            let from = timeline.len();
+            let from = timeline.end();
             let page = origin::patiently(self.patience, || {
                 self.origin
                     .recording(&self.sealer.id, from, self.owner.as_ref())
             })
             .await?;
-            for (seq, sealed) in (from..page.segments).zip(&page.heads) {
+            if page.first > page.segments {
+                return Err(Error::Chain(page.segments));
+            }
+            timeline.trim(page.first);
+            for (seq, sealed) in (timeline.end()..page.segments).zip(&page.heads) {
                 let head = self.sealer.open_head(seq, sealed);
                 timeline.push(head.map_err(|source| Error::Manifest { seq, source })?)?;
             }
-            if timeline.len() < page.segments && timeline.len() > from {
+            if timeline.end() < page.segments && timeline.end() > from {
                 continue;
             }
-            if timeline.len() != page.segments {
+            if timeline.end() != page.segments {
                 // Heads are lacking, or segments that were there are gone.
-                return Err(Error::Chain(page.segments.min(timeline.len())));
+                return Err(Error::Chain(page.segments.min(timeline.end())));
             }
             let summary = self.sealer.open_summary(&page.summary);
-            let seq = timeline.len().saturating_sub(1);
+            let seq = timeline.end().saturating_sub(1);
             index.summary = summary.map_err(|source| Error::Manifest { seq, source })?;
             break;
         }
         index.timeline = Arc::new(timeline);
-        let grown = index.timeline.len() > before;
+        let grown = index.timeline.end() > before;
         *lock(&self.index) = index;
         Ok(grown)
+    }
+
+    /// Whether a request for a segment failed only because retention has removed it meanwhile,
+    /// and all before it.
+    async fn is_trimmed(&self, seq: u64, error: &Error) -> bool {
+        let gone = matches!(
+            error,
+            Error::Damaged { .. }
+                | Error::Chain(_)
+                | Error::Refused {
+                    code: Code::NotFound,
+                    ..
+                }
+        );
+        gone && self.refresh().await.is_ok() && self.timeline().first() > seq
     }
 
     fn index(&self) -> Index {

@@ -148,13 +148,21 @@ async fn play(reader: &Arc<Reader>, request: Request, out: &Out) -> Result<(), E
         while reader.timeline().is_empty() && grown(reader).await? {}
     }
     let mut timeline = reader.timeline();
-    let start = Start::find(reader, &timeline, &request).await?;
-    let tracks = start.tracks(reader).await?;
+    let (start, tracks) = loop {
+        match begin(reader, &timeline, &request).await {
+            Ok(found) => break found,
+            // Retention has taken away the segments that it was to begin with.
+            Err(error) if reader.is_trimmed(timeline.first(), &error).await => (),
+            Err(error) => return Err(error),
+        }
+        timeline = reader.timeline();
+    };
     let mut known: Vec<u32> = tracks.iter().map(|track| track.id).collect();
     out.send(Delivery::Started(start.position, tracks)).await?;
     let mut ahead = JoinSet::new();
     let mut seq = start.seq;
     loop {
+        seq = seq.max(timeline.first());
         let Some(head) = timeline.head(seq) else {
             if !(request.follow && grown(reader).await?) {
                 return Ok(());
@@ -168,27 +176,47 @@ async fn play(reader: &Arc<Reader>, request: Request, out: &Out) -> Result<(), E
         }
         // An error shows when the segment is asked for again.
         ahead.join_next().await;
-        let manifest = reader.segment(seq).await?;
-        if timeline.head(seq + 1).is_some() {
-            let reader = reader.clone();
-            ahead.spawn(async move { reader.segment(seq + 1).await.map(drop) });
+        let next = timeline.head(seq + 1).is_some().then_some(seq + 1);
+        let played = async {
+            let manifest = reader.segment(seq).await?;
+            if let Some(next) = next {
+                let reader = reader.clone();
+                ahead.spawn(async move { reader.segment(next).await.map(drop) });
+            }
+            let plans = start.plans(seq, &manifest, request.stop)?;
+            for id in known.iter().filter(|id| plans.iter().all(|p| p.id != **id)) {
+                let from = head.start.max(start.position);
+                let gap = (head.start + head.duration).saturating_sub(from);
+                out.send(Delivery::Gap(*id, from, gap)).await?;
+            }
+            known.extend(
+                plans
+                    .iter()
+                    .map(|p| p.id)
+                    .filter(|id| !known.contains(id))
+                    .collect::<Vec<_>>(),
+            );
+            deliver(reader, seq, &manifest, &plans, out).await
+        };
+        match played.await {
+            Ok(()) => (),
+            // Retention has overtaken the player: it goes on with what is kept.
+            Err(error) if reader.is_trimmed(seq, &error).await => timeline = reader.timeline(),
+            Err(error) => return Err(error),
         }
-        let plans = start.plans(seq, &manifest, request.stop)?;
-        for id in known.iter().filter(|id| plans.iter().all(|p| p.id != **id)) {
-            let from = head.start.max(start.position);
-            let gap = (head.start + head.duration).saturating_sub(from);
-            out.send(Delivery::Gap(*id, from, gap)).await?;
-        }
-        known.extend(
-            plans
-                .iter()
-                .map(|p| p.id)
-                .filter(|id| !known.contains(id))
-                .collect::<Vec<_>>(),
-        );
-        deliver(reader, seq, &manifest, &plans, out).await?;
         seq += 1;
     }
+}
+
+/// Where playback begins, and the tracks there.
+async fn begin(
+    reader: &Reader,
+    timeline: &Timeline,
+    request: &Request,
+) -> Result<(Start, Vec<TrackStart>), Error> {
+    let start = Start::find(reader, timeline, request).await?;
+    let tracks = start.tracks(reader).await?;
+    Ok((start, tracks))
 }
 
 /// Waits until there are more segments; false when the recording is closed and none came.
@@ -299,11 +327,12 @@ struct Start {
 impl Start {
     async fn find(reader: &Reader, timeline: &Timeline, request: &Request) -> Result<Self, Error> {
         let mut start = Self {
-            position: request.from,
-            seq: 0,
+            position: request.from.max(timeline.start()),
+            seq: timeline.first(),
             entries: BTreeMap::new(),
         };
-        let Some(mut seq) = timeline.locate(request.from).filter(|_| request.from > 0) else {
+        let within = request.from > timeline.start();
+        let Some(mut seq) = timeline.locate(request.from).filter(|_| within) else {
             return Ok(start);
         };
         if request.snap != Snap::Accurate {
@@ -440,7 +469,7 @@ async fn snapped(
     let before = before.and_then(|(_, _, time)| u64::try_from(time).ok());
     let mut after = None;
     if request.snap != Snap::Before {
-        for at in seq..=(seq + 1).min(timeline.len().saturating_sub(1)) {
+        for at in seq..=(seq + 1).min(timeline.end().saturating_sub(1)) {
             let plans = all_plans(reader, at).await?;
             after = plans.iter().find(|plan| plan.id == id).and_then(|plan| {
                 let time = plan.shown(plan.entry_after(signed(from))?)?;

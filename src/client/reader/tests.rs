@@ -270,3 +270,77 @@ fn a_dropped_playback_leaves_nothing_running() {
     std::thread::sleep(Duration::from_millis(50));
     assert_eq!(Arc::strong_count(&reader), 1);
 }
+
+#[test]
+fn what_retention_has_removed_is_passed_over() {
+    let fake = sample();
+    fake.state().first = 1;
+    let view = fake.for_guest(Arc::new(Identity::generate().unwrap()));
+    let reader = open(view).unwrap();
+    let timeline = reader.timeline();
+    assert_eq!((timeline.first(), timeline.len()), (1, 3));
+    assert_eq!(
+        (timeline.start(), timeline.duration()),
+        (3 * SECOND, 12 * SECOND)
+    );
+    // Before the beginning is the beginning, and times are those of the whole recording.
+    for asked in [0, SECOND, 3 * SECOND] {
+        for snap in [Snap::Accurate, Snap::Before, Snap::After] {
+            let played = play(
+                &reader,
+                Request {
+                    snap,
+                    ..from(asked)
+                },
+            );
+            assert!(played.error.is_none(), "{:?}", played.error);
+            assert_eq!((played.start, played.units.len()), (3 * SECOND, 390));
+            let first = of_track(&played, 0)[0];
+            assert_eq!((first.seq, first.info.pts), (1, Some(13 * SECOND)));
+            let place = first.place.recording_time(13 * SECOND);
+            assert_eq!(place, 3 * SECOND as i64);
+        }
+    }
+    let played = play(&reader, from(7 * SECOND));
+    assert_eq!(played.start, 7 * SECOND);
+    let report = block(reader.verify(|_| ())).unwrap();
+    assert_eq!((report.removed, report.segments), (1, 3));
+    assert_eq!(report.errors, []);
+    // More goes while it is open, which is no fault of the vault's ...
+    let reader = open(fake.for_guest(Arc::new(Identity::generate().unwrap()))).unwrap();
+    fake.state().first = 2;
+    let report = block(reader.verify(|_| ())).unwrap();
+    assert_eq!((report.removed, report.of_segments), (2, 2));
+    assert_eq!(report.errors, []);
+    let played = play(&reader, from(0));
+    assert!(played.error.is_none(), "{:?}", played.error);
+    assert_eq!((played.start, played.units.len()), (6 * SECOND, 260));
+    // ... but a segment that is missing among those that are kept is.
+    let fake = sample();
+    let reader = open(fake.for_guest(Arc::new(Identity::generate().unwrap()))).unwrap();
+    fake.state().segments[2].1.clear();
+    assert!(matches!(
+        play(&reader, from(0)).error,
+        Some(Error::Chain(2))
+    ));
+}
+
+#[test]
+fn playback_that_retention_overtakes_goes_on() {
+    let fake = sample();
+    let view = fake.for_guest(Arc::new(Identity::generate().unwrap()));
+    let reader = open(view).unwrap();
+    let runtime = crate::client::runtime().unwrap().handle();
+    // A small window: little is fetched ahead.
+    let mut playback = Playback::start(runtime, reader.clone(), Request::default(), 4000);
+    let mut seqs = Vec::new();
+    while let Some(delivery) = block(playback.next()) {
+        if let Delivery::Unit(unit) = delivery.unwrap() {
+            fake.state().first = 3;
+            seqs.push(unit.seq);
+        }
+    }
+    assert_eq!((seqs[0], seqs.last()), (0, Some(&3)));
+    assert!(!seqs.contains(&2), "{seqs:?}");
+    assert_eq!(seqs.iter().filter(|seq| **seq == 3).count(), 130);
+}

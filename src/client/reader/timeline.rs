@@ -5,9 +5,12 @@ use crate::client::Error;
 use crate::manifest::Head;
 use crate::protocol::Moment;
 
-/// The heads of all segments, in order: a chain, each naming the manifest before it.
+/// The heads of all segments that are kept, in order: a chain, each naming the manifest before it.
+/// Where retention has removed the beginning, what the first one names is gone, so that nothing
+/// but the server's word says how much was before it.
 #[derive(Clone, Debug, Default)]
 pub struct Timeline {
+    first: u64,
     heads: Vec<Head>,
 }
 
@@ -17,12 +20,32 @@ impl Timeline {
     /// # Errors
     /// [`Error::Chain`] if it does not follow the last one.
     pub(super) fn push(&mut self, head: Head) -> Result<(), Error> {
-        let expected = self.heads.last().map_or([0; 32].into(), |h| h.manifest);
-        if head.previous != expected {
-            return Err(Error::Chain(self.len().saturating_sub(1)));
+        let expected = match self.heads.last() {
+            Some(last) => Some(last.manifest),
+            None => (self.first == 0).then_some([0; 32].into()),
+        };
+        if expected.is_some_and(|expected| head.previous != expected) {
+            return Err(Error::Chain(self.end().saturating_sub(1)));
         }
         self.heads.push(head);
         Ok(())
+    }
+
+    /// Lets go of the segments before `first`.
+    pub(super) fn trim(&mut self, first: u64) {
+        let gone = usize::try_from(first.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        self.heads.drain(..gone.min(self.heads.len()));
+        self.first = self.first.max(first);
+    }
+
+    /// Number of the first segment; more than 0 where retention has removed the beginning.
+    pub fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// Number of the segment that comes next.
+    pub fn end(&self) -> u64 {
+        self.first + self.len()
     }
 
     /// Number of segments.
@@ -37,7 +60,8 @@ impl Timeline {
 
     /// The head of a segment.
     pub fn head(&self, seq: u64) -> Option<&Head> {
-        self.heads.get(usize::try_from(seq).ok()?)
+        let index = seq.checked_sub(self.first)?;
+        self.heads.get(usize::try_from(index).ok()?)
     }
 
     /// All heads.
@@ -45,15 +69,24 @@ impl Timeline {
         &self.heads
     }
 
+    /// Recording time at which it begins, ns: 0 unless the beginning was removed.
+    pub fn start(&self) -> u64 {
+        match self.first {
+            0 => 0,
+            _ => self.heads.first().map_or(0, |head| head.start),
+        }
+    }
+
     /// Recording time of the end, ns.
     pub fn duration(&self) -> u64 {
         self.heads.iter().map(end).max().unwrap_or(0)
     }
 
-    /// The segment that a recording time lies in: the last one that begins at or before it.
+    /// The segment that a recording time lies in: the last one that begins at or before it, or
+    /// else the first.
     pub fn locate(&self, time: u64) -> Option<u64> {
         let found = self.heads.iter().rposition(|head| head.start <= time);
-        (!self.is_empty()).then(|| found.unwrap_or(0) as u64)
+        (!self.is_empty()).then(|| self.first + found.unwrap_or(0) as u64)
     }
 
     /// The recording time of a moment. A UTC time at which nothing was recorded is the next one
@@ -125,6 +158,27 @@ mod tests {
             Err(Error::Chain(0))
         ));
         assert_eq!((timeline.len(), timeline.duration()), (3, 300));
+    }
+
+    #[test]
+    fn a_removed_beginning_is_not_missed() {
+        let mut timeline = timeline();
+        timeline.trim(2);
+        timeline.trim(1);
+        assert_eq!(
+            (timeline.first(), timeline.len(), timeline.end()),
+            (2, 1, 3)
+        );
+        assert_eq!((timeline.start(), timeline.duration()), (200, 300));
+        assert!(timeline.head(1).is_none() && timeline.head(2).is_some());
+        assert_eq!(timeline.locate(0), Some(2));
+        assert_eq!(timeline.resolve(Moment::Utc(1050)), 200);
+        timeline.push(head(3, 300, 100, 2200)).unwrap();
+        // All that was known is gone: what comes next follows nothing that could be checked.
+        timeline.trim(9);
+        assert_eq!((timeline.first(), timeline.end()), (9, 9));
+        timeline.push(head(9, 900, 100, 3000)).unwrap();
+        assert!(timeline.push(head(11, 1100, 100, 3200)).is_err());
     }
 
     #[test]

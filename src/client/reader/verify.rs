@@ -16,6 +16,8 @@ pub struct Report {
     pub segments: u64,
     /// Segments of the recording.
     pub of_segments: u64,
+    /// Segments before those, which retention had removed: the server's word alone.
+    pub removed: u64,
     /// Stored chunks looked at, each counted once.
     pub chunks: u64,
     /// Bytes fetched and checked.
@@ -46,16 +48,35 @@ impl Reader {
     /// # Errors
     /// What has nothing to do with the recording: no network, no permission.
     pub async fn verify(&self, mut progress: impl FnMut(&Report)) -> Result<Report, Error> {
+        let timeline = self.timeline();
         let mut check = Check {
             reader: self,
             report: Report {
-                of_segments: self.timeline().len(),
+                of_segments: timeline.len(),
+                removed: timeline.first(),
                 ..Report::default()
             },
             seen: BTreeSet::new(),
         };
-        for seq in 0..check.report.of_segments {
-            check.segment(seq, &mut progress).await?;
+        for seq in timeline.first()..timeline.end() {
+            let errors = check.report.errors.len();
+            let checked = check.segment(seq, &mut progress).await;
+            let error = match checked {
+                Ok(()) if check.report.errors.len() == errors => None,
+                Ok(()) => Some(Error::Chain(seq)),
+                Err(error) => Some(error),
+            };
+            match error {
+                // What retention removed meanwhile is not damaged.
+                Some(error) if self.is_trimmed(seq, &error).await => {
+                    check.report.errors.truncate(errors);
+                    check.report.of_segments -= 1;
+                    check.report.removed += 1;
+                    continue;
+                }
+                None | Some(Error::Chain(_)) => (),
+                Some(error) => return Err(error),
+            }
             check.report.segments += 1;
             progress(&check.report);
         }

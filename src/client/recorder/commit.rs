@@ -123,7 +123,8 @@ impl Committer {
     async fn head(&self, seq: u64) -> Result<Option<(Summary, Head)>, Error> {
         let at = |source| Error::Manifest { seq, source };
         let found = self.vault.recording(&self.sealer.id, None, seq).await?;
-        let Some(head) = found.heads.first() else {
+        // Heads begin later where retention has removed this one.
+        let Some(head) = found.heads.first().filter(|_| found.first <= seq) else {
             return Ok(None);
         };
         Ok(Some((

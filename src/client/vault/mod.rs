@@ -6,10 +6,10 @@ use super::{Error, hex};
 use crate::identity::{Identity, PublicId, RecordingId};
 use crate::ownership::PathKeys;
 use crate::protocol::{
-    BlobList, ChunkRef, Commit, Committed, Enroll, Enrolled, Found, GetBlob, GetBlobs, Limits,
-    Lookup, Open, Opened, PATH_KEYS_INFO, Problem, Receipts, Recording, Recordings, Register,
-    Registered, Registration, ScrubReport, SegmentBody, Share, SharedSegment, Stats, UrlError,
-    VaultInfo, Wanted, decode, encode, vault_base,
+    BlobList, ChunkRef, Code, Commit, Committed, Enroll, Enrolled, Found, GetBlob, GetBlobs, Job,
+    Jobs, Limits, Lookup, Open, Opened, PATH_KEYS_INFO, Problem, Receipts, Recording, Recordings,
+    Register, Registered, Registration, Retention, RetentionInfo, ScrubReport, SegmentBody, Share,
+    SharedSegment, Stats, UrlError, VaultInfo, Wanted, decode, encode, vault_base,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -18,46 +18,124 @@ use minicbor::Decode;
 use minicbor::bytes::ByteVec;
 use reqwest::{Method, Response};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use zeroize::Zeroizing;
 
-/// Has a vault check all that it stores and mend what it can; `admin_token` is needed from another
-/// machine. There is no time limit: reading all blobs of a large vault takes hours.
-pub async fn scrub(
-    base_url: &str,
-    orphan_age_s: u64,
-    admin_token: Option<&str>,
-) -> Result<ScrubReport, Error> {
-    let base = vault_base(base_url)?;
-    let url = format!("{base}/v1/scrub?orphan_age={orphan_age_s}");
-    let url: ::url::Url = url.parse().map_err(|_| UrlError::Vault(base.clone()))?;
-    let mut request = http::client(&url)?.post(url);
-    if let Some(token) = admin_token {
-        request = request.bearer_auth(token);
+/// How often it is asked how far a job is.
+const POLL: Duration = Duration::from_millis(300);
+
+/// A vault as the one who runs it uses it: with its admin token, or from its own machine.
+pub struct Operator {
+    base: String,
+    http: reqwest::Client,
+    token: Option<Zeroizing<String>>,
+}
+
+impl Operator {
+    /// A vault at a URL. Nothing is sent yet.
+    pub fn connect(base_url: &str, token: Option<Zeroizing<String>>) -> Result<Self, Error> {
+        let base = vault_base(base_url)?;
+        let url: ::url::Url = base.parse().map_err(|_| UrlError::Vault(base.clone()))?;
+        let http = http::client(&url)?;
+        Ok(Self { base, http, token })
     }
-    let lost = |e: reqwest::Error| http::lost(&base, &e);
-    let what = || String::from("POST /v1/scrub");
-    let answer = request.send().await.map_err(lost)?;
-    let status = answer.status();
-    let body = answer.bytes().await.map_err(lost)?;
-    if status.is_success() {
-        return decode(&body).map_err(|e| Error::Answer {
-            vault: base.clone(),
-            what: what(),
+
+    /// Has all servers of the vault check what it stores and mend what they can, or joins the
+    /// scrub that runs. `progress` hears how far it is. Blobs that nobody has registered are
+    /// removed when they are `orphan_age_s` old. Reading all blobs of a large vault takes hours;
+    /// dropping this does not end it.
+    pub async fn scrub(
+        &self,
+        orphan_age_s: u64,
+        mut progress: impl FnMut(&Job),
+    ) -> Result<ScrubReport, Error> {
+        let path = format!("/v1/scrub?orphan_age={orphan_age_s}");
+        let mut job: Job = self.answer(Method::POST, &path).await?;
+        let name = job.name.clone();
+        loop {
+            progress(&job);
+            match (job.finished_ms, job.error.take()) {
+                (Some(_), _) => return Ok(job.report.unwrap_or_default()),
+                (None, Some(error)) => {
+                    return Err(Error::Refused {
+                        vault: self.base.clone(),
+                        what: path,
+                        code: Code::Internal,
+                        message: format!("{error}: its servers will try again"),
+                    });
+                }
+                (None, None) => tokio::time::sleep(POLL).await,
+            }
+            let jobs = self.jobs().await?;
+            let found = jobs.jobs.into_iter().find(|job| job.name == name);
+            job = found.ok_or_else(|| Error::Answer {
+                vault: self.base.clone(),
+                what: "/v1/jobs".into(),
+                reason: "the scrub is missing".into(),
+            })?;
+        }
+    }
+
+    /// What the vault's servers do and have done besides requests.
+    pub async fn jobs(&self) -> Result<Jobs, Error> {
+        self.answer(Method::GET, "/v1/jobs").await
+    }
+
+    /// Puts an owner's recording under the operator's hold, or ends that.
+    pub async fn hold(&self, owner: &[u8; 32], id: &RecordingId, on: bool) -> Result<(), Error> {
+        let path = format!("{}?owner={}", hold_path(id), hex(owner));
+        self.ask(hold_method(on), &path).await.map(drop)
+    }
+
+    async fn answer<T: for<'b> Decode<'b, ()>>(
+        &self,
+        method: Method,
+        path: &str,
+    ) -> Result<T, Error> {
+        let body = self.ask(method, path).await?;
+        decode(&body).map_err(|e| Error::Answer {
+            vault: self.base.clone(),
+            what: path.to_owned(),
             reason: e.to_string(),
-        });
+        })
     }
-    Err(match decode::<Problem>(&body) {
-        Ok(problem) => Error::Refused {
-            vault: base.clone(),
-            what: what(),
-            code: problem.code,
-            message: problem.message,
-        },
-        Err(_) => Error::Answer {
-            vault: base.clone(),
-            what: what(),
-            reason: format!("status {status}"),
-        },
-    })
+
+    async fn ask(&self, method: Method, path: &str) -> Result<Bytes, Error> {
+        let what = format!("{method} {path}");
+        let mut request = self.http.request(method, format!("{}{path}", self.base));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token.trim());
+        }
+        let vault = self.base.clone();
+        let lost = |e: reqwest::Error| http::lost(&vault, &e);
+        let answer = request.send().await.map_err(lost)?;
+        let status = answer.status();
+        let body = answer.bytes().await.map_err(lost)?;
+        if status.is_success() {
+            return Ok(body);
+        }
+        Err(match decode::<Problem>(&body) {
+            Ok(problem) => Error::Refused {
+                vault,
+                what,
+                code: problem.code,
+                message: problem.message,
+            },
+            Err(_) => Error::Answer {
+                vault,
+                what,
+                reason: format!("status {status}"),
+            },
+        })
+    }
+}
+
+fn hold_path(id: &RecordingId) -> String {
+    format!("/v1/recordings/{}/hold", hex(id))
+}
+
+fn hold_method(on: bool) -> Method {
+    if on { Method::PUT } else { Method::DELETE }
 }
 
 /// Bytes of an answer that is not a sequence of blobs, at most.
@@ -301,6 +379,24 @@ impl Vault {
     pub async fn forget(&self, id: &RecordingId) -> Result<(), Error> {
         let path = format!("/v1/recordings/{}", hex(id));
         self.done(Method::DELETE, &path, Vec::new()).await
+    }
+
+    /// Puts a recording under the owner's hold, or ends that: while it is held nothing of it is
+    /// deleted.
+    pub async fn hold(&self, id: &RecordingId, on: bool) -> Result<(), Error> {
+        self.done(hold_method(on), &hold_path(id), Vec::new()).await
+    }
+
+    /// For how long the identity's footage is kept.
+    pub async fn retention(&self) -> Result<RetentionInfo, Error> {
+        self.ask(Method::GET, "/v1/retention", true, Vec::new())
+            .await
+    }
+
+    /// Sets that.
+    pub async fn set_retention(&self, retention: &Retention) -> Result<(), Error> {
+        self.done(Method::PUT, "/v1/retention", encode(retention))
+            .await
     }
 
     /// The vault's totals.

@@ -272,7 +272,11 @@ impl DedupSrc {
             let shared = lock(&self.shared);
             (shared.reader.clone(), shared.course, shared.position)
         };
-        let duration = reader.map(|reader| ClockTime::from_nseconds(reader.timeline().duration()));
+        let span = reader.map(|reader| {
+            let timeline = reader.timeline();
+            [timeline.start(), timeline.duration()].map(ClockTime::from_nseconds)
+        });
+        let duration = span.map(|[_, end]| end);
         match query.view_mut() {
             gst::QueryViewMut::Duration(q) if q.format() == gst::Format::Time => {
                 duration.inspect(|duration| q.set(*duration)).is_some()
@@ -282,7 +286,8 @@ impl DedupSrc {
                 course.is_some()
             }
             gst::QueryViewMut::Seeking(q) if q.format() == gst::Format::Time => {
-                q.set(true, ClockTime::ZERO, duration);
+                let start = span.map_or(ClockTime::ZERO, |[start, _]| start);
+                q.set(true, start, duration);
                 true
             }
             gst::QueryViewMut::Segment(q) => {

@@ -87,6 +87,7 @@ impl Target {
     /// What is to be played first.
     pub fn request(&self, timeline: &Timeline) -> Result<Request, gst::ErrorMessage> {
         let from = self.window.from.map_or(0, |from| timeline.resolve(from));
+        let from = from.max(timeline.start());
         let stop = self.window.to.map(|to| timeline.resolve(to));
         if stop.is_some_and(|stop| stop <= from) {
             return Err(gst::error_msg!(

@@ -175,7 +175,6 @@ impl Fjall {
 
 impl Engine for Fjall {
     type Snapshot = FjallSnapshot;
-    const SHARED: bool = false;
 
     async fn read<T: Send + 'static>(
         &self,

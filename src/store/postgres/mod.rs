@@ -357,7 +357,6 @@ async fn commit(connection: &Connection, changes: &Changes, delta: &Delta) -> Re
 
 impl Engine for PostgresEngine {
     type Snapshot = PostgresSnapshot;
-    const SHARED: bool = true;
 
     async fn read<T: Send + 'static>(
         &self,

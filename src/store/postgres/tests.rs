@@ -2,13 +2,10 @@
 //! The suite of [`Metadata`], and what several servers over one database have to keep to, on a
 //! PostgreSQL server that the tests start.
 
-#[path = "../../../tests/common/postgres.rs"]
-mod server;
-
 use super::*;
 use crate::protocol::{ChunkRef, Commit, Committed, Outcome};
-use crate::store::{Hash, Item, Metadata, conformance};
-use server::PostgresServer;
+use crate::store::postgres_server::PostgresServer;
+use crate::store::{Forgotten, Hash, Item, Metadata, conformance};
 
 async fn open(url: &str) -> Postgres {
     let tree = Tree::new(conformance::MASTER);
@@ -61,7 +58,7 @@ fn item(tag: &str, owner: usize) -> Item {
         c3: hash(&format!("{name} c3")),
         d1: hash(&name),
         len: 100,
-        stored_ms: Some(1),
+        stored: true,
         refused: vec![],
     }
 }
@@ -70,7 +67,10 @@ fn item(tag: &str, owner: usize) -> Item {
 async fn settle(store: &Postgres, leaf: u32, owner: usize, names: &[String]) -> Vec<ChunkRef> {
     let mut items: Vec<Item> = names.iter().map(|name| item(name, owner)).collect();
     loop {
-        let outcomes = store.register(leaf, items.clone(), 1000).await.unwrap();
+        let outcomes = store
+            .register(leaf, items.clone(), None, 1000)
+            .await
+            .unwrap();
         let mut all = true;
         for ((item, name), outcome) in items.iter_mut().zip(names).zip(outcomes) {
             match outcome {
@@ -80,8 +80,8 @@ async fn settle(store: &Postgres, leaf: u32, owner: usize, names: &[String]) -> 
                     let copies = (0..8).map(|owner| self::item(name, owner));
                     let is = |copy: &Item| copy.d1 == *variants[0].d1;
                     let copy = copies.into_iter().find(is).unwrap();
-                    let stored_ms = None;
-                    *item = Item { stored_ms, ..copy };
+                    let stored = false;
+                    *item = Item { stored, ..copy };
                     all = false;
                 }
                 // Forgotten meanwhile by all that had it.
@@ -134,10 +134,11 @@ async fn two_servers_agree_while_connections_break() {
                 }
                 let chunks = settle(&store, leaf, owner, &names).await;
                 let id = [round as u8; 16];
-                let done = store.commit(leaf, id, 0, commit(chunks)).await.unwrap();
-                assert_eq!(done, Committed::Done);
+                let done = store.commit(leaf, id, 0, commit(chunks), 1000).await;
+                assert_eq!(done.unwrap(), Committed::Done);
                 if round % 3 == 0 {
-                    assert!(store.forget(leaf, id, 2000).await.unwrap());
+                    let forgotten = store.forget(leaf, id, 2000).await.unwrap();
+                    assert_eq!(forgotten, Forgotten::Done);
                 }
             }
         }));
@@ -168,12 +169,6 @@ async fn two_servers_agree_while_connections_break() {
         let owner = stores[1].owner(hash(&format!("owner {owner}"))).await;
         assert_eq!(owner.unwrap().unwrap().bytes, 6 * 4000);
     }
-    // One server deletes at a time.
-    let [one, two] = [[1; 16], [2; 16]];
-    assert!(stores[0].may_delete(one, 10, 100).await.unwrap());
-    assert!(!stores[1].may_delete(two, 50, 150).await.unwrap());
-    assert!(stores[0].may_delete(one, 50, 0).await.unwrap());
-    assert!(stores[1].may_delete(two, 60, 160).await.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -188,7 +183,10 @@ async fn more_locks_than_the_database_has_room_for() {
         writers.push(tokio::spawn(async move {
             let many = if writer < 2 { 8000 } else { 100 };
             let items = (0..many).map(|i| item(&format!("{writer} {i}"), 0));
-            let outcomes = store.register(leaf, items.collect(), 1000).await.unwrap();
+            let outcomes = store
+                .register(leaf, items.collect(), None, 1000)
+                .await
+                .unwrap();
             assert!(outcomes.iter().all(|o| *o == Outcome::Added));
         }));
     }
@@ -217,7 +215,10 @@ async fn a_standby_takes_over_while_the_first_host_is_frozen() {
                 let items = (0..10).map(|i| item(&format!("{writer} {done} {i}"), 0));
                 let asked = Instant::now();
                 // Until it is there: as clients do.
-                while let Err(error) = store.register(leaf, items.clone().collect(), 1000).await {
+                while let Err(error) = store
+                    .register(leaf, items.clone().collect(), None, 1000)
+                    .await
+                {
                     assert!(matches!(error, Error::Away(_)), "{error}");
                 }
                 longest = longest.max(asked.elapsed());

@@ -132,10 +132,7 @@ pub fn register(
     let (tag, d1) = (&item.tag, &item.d1);
     // Whole hours, so that registering again within one changes nothing and writes nothing.
     let until = (now + HOLD_MS).next_multiple_of(HOUR_MS);
-    let stored = match item.stored_ms {
-        Some(at) => trash::counts(tx, d1, at)?,
-        None => false,
-    };
+    let stored = item.stored && trash::usable(tx, d1)?;
     if let Some(mut record) = tx.get::<VariantRecord>(Space::Variants, &key(tag, d1))? {
         let right = bool::from(record.c3.ct_eq(&item.c3)) && record.len == item.len;
         if !right || (record.damaged && !stored) {

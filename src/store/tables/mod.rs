@@ -6,14 +6,18 @@ mod audit;
 mod chunks;
 mod owners;
 mod recordings;
+mod servers;
 mod trash;
 mod tx;
 
-use super::{Audit, Error, Hash, Item, Metadata, Opening, Owner, Place, Via};
+use super::{
+    Allowance, Audit, Error, Forgotten, Hash, Item, Mark, Metadata, Opening, Owner, Place, Via,
+};
 use crate::identity::RecordingId;
 use crate::ownership::{Leaf, Tree};
 use crate::protocol::{
-    ChunkRef, Commit, Committed, Outcome, Recording, RecordingEntry, Stats, Variant,
+    ChunkRef, Commit, Committed, Holder, Job, Outcome, Recording, RecordingEntry, Retention, Stats,
+    Variant,
 };
 use async_trait::async_trait;
 pub use tx::{Changes, Delta, Pair, Source, Space, Tx, behind, parse};
@@ -36,8 +40,6 @@ pub enum Needs {
 pub trait Engine: Clone + Send + Sync + 'static {
     /// See [`Engine::snapshot`].
     type Snapshot: Snapshot;
-    /// Whether other servers may write to the same database.
-    const SHARED: bool;
 
     /// Looks something up.
     fn read<T: Send + 'static>(
@@ -146,13 +148,20 @@ impl<E: Engine> Metadata for Tables<E> {
         &self,
         owner: Leaf,
         items: Vec<Item>,
+        quota: Option<u64>,
         now: u64,
     ) -> Result<Vec<Outcome>, Error> {
         self.write(Needs::Room, move |tx, tree| {
-            // Read ahead, so that the chunks' records and this come at once.
-            owners::usage(tx, owner)?;
+            // Read ahead too, so that the chunks' records and this come at once.
+            let used = owners::usage(tx, owner)?;
             let mut register = |item| chunks::register(tx, tree, owner, item, now);
-            items.iter().map(&mut register).collect()
+            let outcomes = items.iter().map(&mut register).collect::<Result<_, _>>()?;
+            // What adds nothing is not refused.
+            let after = owners::usage(tx, owner)?;
+            match quota.filter(|quota| after > used && after > *quota) {
+                Some(quota) => Err(Error::Quota { used, quota }),
+                None => Ok(outcomes),
+            }
         })
         .await
     }
@@ -163,9 +172,10 @@ impl<E: Engine> Metadata for Tables<E> {
         id: RecordingId,
         seq: u64,
         commit: Commit,
+        now: u64,
     ) -> Result<Committed, Error> {
         self.write(Needs::Room, move |tx, _| {
-            recordings::commit(tx, owner, &id, seq, &commit)
+            recordings::commit(tx, owner, &id, seq, &commit, now)
         })
         .await
     }
@@ -198,7 +208,7 @@ impl<E: Engine> Metadata for Tables<E> {
         .await
     }
 
-    async fn forget(&self, owner: Leaf, id: RecordingId, now: u64) -> Result<bool, Error> {
+    async fn forget(&self, owner: Leaf, id: RecordingId, now: u64) -> Result<Forgotten, Error> {
         // Asked first: a step whose fate nobody knew is done again, and then finds nothing.
         let mut known = self
             .read(move |tx, _| recordings::known(tx, owner, &id))
@@ -208,11 +218,44 @@ impl<E: Engine> Metadata for Tables<E> {
                 recordings::forget_some(tx, tree, owner, &id, now)
             };
             match self.write(Needs::Reserve, step).await? {
-                recordings::Forgotten::Unknown => return Ok(known),
-                recordings::Forgotten::All => return Ok(true),
-                recordings::Forgotten::Some => known = true,
+                recordings::Step::Held => return Ok(Forgotten::Held),
+                recordings::Step::Unknown if !known => return Ok(Forgotten::Unknown),
+                recordings::Step::Unknown | recordings::Step::All => return Ok(Forgotten::Done),
+                recordings::Step::Some => known = true,
             }
         }
+    }
+
+    async fn hold(
+        &self,
+        owner: Leaf,
+        id: RecordingId,
+        by: Holder,
+        on: bool,
+    ) -> Result<bool, Error> {
+        self.write(Needs::Reserve, move |tx, _| {
+            recordings::hold(tx, owner, &id, by, on)
+        })
+        .await
+    }
+
+    async fn retention(&self, owner: Leaf) -> Result<Retention, Error> {
+        self.read(move |tx, _| owners::retention(tx, owner)).await
+    }
+
+    async fn set_retention(&self, owner: Leaf, retention: Retention) -> Result<(), Error> {
+        self.write(Needs::Reserve, move |tx, _| {
+            owners::set_retention(tx, owner, &retention);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn trim(&self, owner: Leaf, oldest: u64, now: u64) -> Result<u64, Error> {
+        self.write(Needs::Reserve, move |tx, tree| {
+            recordings::trim(tx, tree, owner, oldest, now)
+        })
+        .await
     }
 
     async fn open(
@@ -300,12 +343,31 @@ impl<E: Engine> Metadata for Tables<E> {
         audit::audit(&self.engine, &self.tree, now).await
     }
 
-    async fn may_delete(&self, server: [u8; 16], now: u64, until: u64) -> Result<bool, Error> {
-        if !E::SHARED {
-            return Ok(true);
-        }
+    async fn jobs(&self) -> Result<Vec<Job>, Error> {
+        self.read(|tx, _| servers::jobs(tx)).await
+    }
+
+    async fn save_job(&self, job: Job) -> Result<bool, Error> {
+        self.write(Needs::Reserve, move |tx, _| servers::save_job(tx, &job))
+            .await
+    }
+
+    async fn once(&self, what: Mark, until: u64, now: u64) -> Result<bool, Error> {
+        self.write(Needs::Once, move |tx, _| {
+            servers::once(tx, &what, until, now)
+        })
+        .await
+    }
+
+    async fn spend(
+        &self,
+        from: Mark,
+        amount: u64,
+        allowance: Allowance,
+        now: u64,
+    ) -> Result<Option<u64>, Error> {
         self.write(Needs::Reserve, move |tx, _| {
-            trash::lead(tx, server, now, until)
+            servers::spend(tx, &from, amount, &allowance, now)
         })
         .await
     }

@@ -3,6 +3,7 @@
 
 use super::{Space, Tx};
 use crate::ownership::Leaf;
+use crate::protocol::Retention;
 use crate::store::{Error, Hash, Owner};
 use minicbor::{Decode, Encode};
 
@@ -24,6 +25,21 @@ fn key_of(leaf: Leaf) -> Vec<u8> {
 
 pub(super) fn usage_of(leaf: Leaf) -> Vec<u8> {
     [b"u".as_slice(), &leaf.to_be_bytes()].concat()
+}
+
+fn retention_of(leaf: Leaf) -> Vec<u8> {
+    [b"r".as_slice(), &leaf.to_be_bytes()].concat()
+}
+
+/// See [`Metadata::retention`](crate::store::Metadata::retention).
+pub fn retention(tx: &Tx<'_>, leaf: Leaf) -> Result<Retention, Error> {
+    let set = tx.get(Space::Owners, &retention_of(leaf))?;
+    Ok(set.unwrap_or_default())
+}
+
+/// See [`Metadata::set_retention`](crate::store::Metadata::set_retention).
+pub fn set_retention(tx: &mut Tx<'_>, leaf: Leaf, retention: &Retention) {
+    tx.put(Space::Owners, retention_of(leaf), retention);
 }
 
 /// Bytes charged to an owner.

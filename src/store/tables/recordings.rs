@@ -2,11 +2,11 @@
 //! Recordings, their segments, and who else may read them.
 
 use super::owners;
-use super::tx::signed;
+use super::tx::{behind, signed};
 use super::{Space, Tx, chunks, parse};
 use crate::identity::RecordingId;
 use crate::ownership::{Leaf, Tree};
-use crate::protocol::{self, ChunkRef, Commit, Committed, Recording, RecordingEntry};
+use crate::protocol::{self, ChunkRef, Commit, Committed, Held, Holder, Recording, RecordingEntry};
 use crate::store::record::{RecordingRecord, SegmentRecord};
 use crate::store::{Error, Hash};
 use std::collections::BTreeMap;
@@ -17,6 +17,9 @@ const MAX_HEADS: usize = 1000;
 const FORGET_CHUNKS: usize = 4096;
 /// Segments forgotten in one transaction.
 const FORGET_SEGMENTS: u64 = 64;
+/// Likewise where it is to be seen after each whether there are more: few, for whatever is looked
+/// at has to be read.
+const TRIM_SEGMENTS: u64 = 8;
 
 fn record_key(owner: Leaf, id: &RecordingId) -> Vec<u8> {
     [b"r", owner.to_be_bytes().as_slice(), id].concat()
@@ -66,12 +69,16 @@ pub fn commit(
     id: &RecordingId,
     seq: u64,
     commit: &Commit,
+    now: u64,
 ) -> Result<Committed, Error> {
     let digest = *blake3::hash(&protocol::encode(commit)).as_bytes();
     let known = record(tx, owner, id)?;
     let mut recording = known.clone().unwrap_or_else(|| RecordingRecord {
         segments: 0,
         summary: Vec::new().into(),
+        first: 0,
+        oldest_ms: now,
+        held: Held::new(),
     });
     if seq != recording.segments {
         let before = segment(tx, owner, id, seq)?;
@@ -119,6 +126,7 @@ pub fn commit(
         manifest: commit.manifest.clone(),
         chunks: commit.chunks.clone(),
         head_len: sizes[0],
+        committed_ms: now,
     };
     tx.put(Space::Segments, segment_key(owner, id, seq), &segment);
     Ok(Committed::Done)
@@ -138,6 +146,8 @@ pub fn list(tx: &Tx<'_>, owner: Leaf, key: &Hash) -> Result<Vec<RecordingEntry>,
             shared: None,
             segments: recording.segments,
             summary: recording.summary,
+            first: recording.first,
+            held: recording.held,
         });
     }
     let inbox = [b"i", key.as_slice()].concat();
@@ -158,6 +168,8 @@ pub fn list(tx: &Tx<'_>, owner: Leaf, key: &Hash) -> Result<Vec<RecordingEntry>,
             shared: Some(sealed.into()),
             segments: recording.segments,
             summary: recording.summary,
+            first: recording.first,
+            held: recording.held,
         });
     }
     Ok(entries)
@@ -170,84 +182,183 @@ pub fn recording(
     id: &RecordingId,
     from: u64,
 ) -> Result<Option<Recording>, Error> {
-    let Some(RecordingRecord { segments, summary }) = record(tx, owner, id)? else {
+    let Some(recording) = record(tx, owner, id)? else {
         return Ok(None);
     };
-    let (first, last) = (head_key(owner, id, from), head_key(owner, id, segments));
+    let RecordingRecord {
+        segments, first, ..
+    } = recording;
+    let from = from.max(first);
     let mut heads = Vec::new();
     if from < segments {
-        let found = tx.walk(Space::Records, &first, &last, MAX_HEADS)?;
+        let (from, to) = (head_key(owner, id, from), head_key(owner, id, segments));
+        let found = tx.walk(Space::Records, &from, &to, MAX_HEADS)?;
         heads.extend(found.into_iter().map(|(_, head)| head.into()));
     }
     Ok(Some(Recording {
         segments,
-        summary,
+        summary: recording.summary,
         heads,
+        first,
+        held: recording.held,
     }))
 }
 
 /// How far one step of forgetting came.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Forgotten {
+pub enum Step {
     /// There is no such recording.
     Unknown,
+    /// It is under hold.
+    Held,
     /// Segments are left.
     Some,
     /// Everything is gone.
     All,
 }
 
-/// Forgets the last segments of a recording, at most [`FORGET_SEGMENTS`] with about
-/// [`FORGET_CHUNKS`] chunks, and the recording itself with its first one.
+/// Forgets some of the first segments of a recording, and the recording itself with its last one.
 pub fn forget_some(
     tx: &mut Tx<'_>,
     tree: &Tree,
     owner: Leaf,
     id: &RecordingId,
     now: u64,
-) -> Result<Forgotten, Error> {
-    let Some(mut recording) = record(tx, owner, id)? else {
-        return Ok(Forgotten::Unknown);
+) -> Result<Step, Error> {
+    let Some(recording) = record(tx, owner, id)? else {
+        return Ok(Step::Unknown);
     };
-    let mut named: BTreeMap<ChunkRef, u64> = BTreeMap::new();
-    let mut freed = 0;
-    let before = recording.segments;
-    let least = before.saturating_sub(FORGET_SEGMENTS);
-    while recording.segments > least && named.len() < FORGET_CHUNKS {
-        recording.segments -= 1;
-        let seq = recording.segments;
+    if !recording.held.is_empty() {
+        return Ok(Step::Held);
+    }
+    drop_shares(tx, owner, id)?;
+    let before = recording.segments - recording.first;
+    let most = FORGET_SEGMENTS;
+    let dropped = drop_first(tx, tree, (owner, id), recording, most, now, |_, _| Ok(true))?;
+    Ok(if dropped == before {
+        Step::All
+    } else {
+        Step::Some
+    })
+}
+
+/// See [`Metadata::trim`](crate::store::Metadata::trim).
+pub fn trim(
+    tx: &mut Tx<'_>,
+    tree: &Tree,
+    owner: Leaf,
+    oldest: u64,
+    now: u64,
+) -> Result<u64, Error> {
+    let keep = owners::retention(tx, owner)?;
+    let wanted = keep.age_ms.map_or(0, |age| now.saturating_sub(age));
+    let oldest = oldest.max(wanted);
+    let bytes = keep.bytes.unwrap_or(u64::MAX);
+    let own = [b"r", owner.to_be_bytes().as_slice()].concat();
+    let mut found: Option<(u64, RecordingId)> = None;
+    for (key, value) in tx.walk(Space::Records, &own, &behind(&own), usize::MAX)? {
+        let wrong = || Error::Corrupt("recording key");
+        let (_, id) = key.split_last_chunk::<16>().ok_or_else(wrong)?;
+        let recording: RecordingRecord = parse(&value)?;
+        let this = (recording.oldest_ms, *id);
+        if recording.held.is_empty() && found.is_none_or(|found| this < found) {
+            found = Some(this);
+        }
+    }
+    let over = |tx: &Tx<'_>| Ok::<_, Error>(owners::usage(tx, owner)? > bytes);
+    let Some((since, id)) = found else {
+        return Ok(0);
+    };
+    if since >= oldest && !over(tx)? {
+        return Ok(0);
+    }
+    // Looked at again: others may have changed it.
+    let recording = record(tx, owner, &id)?.filter(|recording| recording.held.is_empty());
+    let Some(recording) = recording else {
+        return Ok(0);
+    };
+    let goes = |tx: &Tx<'_>, committed| Ok(committed < oldest || over(tx)?);
+    drop_first(tx, tree, (owner, &id), recording, TRIM_SEGMENTS, now, goes)
+}
+
+/// Forgets the first segments of a recording as long as `goes` says so of the next one, by when it
+/// was committed: at most `most` with about [`FORGET_CHUNKS`] chunks. The recording goes with its
+/// last one. How many.
+fn drop_first(
+    tx: &mut Tx<'_>,
+    tree: &Tree,
+    (owner, id): (Leaf, &RecordingId),
+    mut recording: RecordingRecord,
+    most: u64,
+    now: u64,
+    goes: impl Fn(&Tx<'_>, u64) -> Result<bool, Error>,
+) -> Result<u64, Error> {
+    let (before, mut freed, mut chunks) = (recording.first, 0, 0);
+    let most = recording.segments.min(before + most);
+    while recording.first < most && chunks < FORGET_CHUNKS {
+        let seq = recording.first;
         let Some(segment) = segment(tx, owner, id, seq)? else {
+            recording.first += 1;
             continue;
         };
+        recording.oldest_ms = segment.committed_ms;
+        if !goes(tx, segment.committed_ms)? {
+            break;
+        }
+        recording.first += 1;
         freed += segment.manifest.len() as u64 + segment.head_len;
+        let mut named: BTreeMap<ChunkRef, u64> = BTreeMap::new();
         for chunk in segment.chunks {
             *named.entry(chunk).or_default() += 1;
+        }
+        chunks += named.len();
+        for (chunk, refs) in named {
+            let (tag, d1): (&Hash, &Hash) = (&chunk.tag, &chunk.d1);
+            chunks::release(tx, tree, (tag, d1), owner, now, |member| {
+                member.refs = member.refs.saturating_sub(refs);
+                member.hold_until = 0;
+            })?;
         }
         tx.remove(Space::Segments, segment_key(owner, id, seq));
         tx.remove(Space::Records, head_key(owner, id, seq));
     }
-    for (chunk, refs) in named {
-        let (tag, d1): (&Hash, &Hash) = (&chunk.tag, &chunk.d1);
-        chunks::release(tx, tree, (tag, d1), owner, now, |member| {
-            member.refs = member.refs.saturating_sub(refs);
-            member.hold_until = 0;
-        })?;
-    }
-    drop_shares(tx, owner, id)?;
-    let all = recording.segments == 0;
+    let dropped = recording.first - before;
+    let all = recording.first == recording.segments;
     match all {
         true => {
             freed += recording.summary.len() as u64;
+            drop_shares(tx, owner, id)?;
             tx.remove(Space::Records, record_key(owner, id));
         }
         false => tx.put(Space::Records, record_key(owner, id), &recording),
     }
     tx.count(|t| {
         t.recordings -= i64::from(all);
-        t.segments -= signed(before - recording.segments);
+        t.segments -= signed(dropped);
         t.bytes_manifests -= signed(freed);
     });
-    Ok(if all { Forgotten::All } else { Forgotten::Some })
+    Ok(dropped)
+}
+
+/// See [`Metadata::hold`](crate::store::Metadata::hold).
+pub fn hold(
+    tx: &mut Tx<'_>,
+    owner: Leaf,
+    id: &RecordingId,
+    by: Holder,
+    on: bool,
+) -> Result<bool, Error> {
+    let Some(mut recording) = record(tx, owner, id)? else {
+        return Ok(false);
+    };
+    let changed = match on {
+        true => recording.held.insert(by),
+        false => recording.held.remove(&by),
+    };
+    if changed {
+        tx.put(Space::Records, record_key(owner, id), &recording);
+    }
+    Ok(true)
 }
 
 fn drop_shares(tx: &mut Tx<'_>, owner: Leaf, id: &RecordingId) -> Result<(), Error> {

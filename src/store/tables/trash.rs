@@ -4,11 +4,13 @@
 //! A blob is used, in the trash, claimed for deletion, or deleted. A receipt says that a blob was
 //! stored at some time; it must not count once the blob has been deleted after that, or a variant
 //! could be added whose blob is gone. So deletions are remembered for as long as receipts live.
+//! Nor must a later one count: a server that claimed the blob too may delete it at any time, and
+//! nobody can tell how late. From its claim on a name cannot be used until its deletion is
+//! forgotten.
 
 use super::{Space, Tx};
 use crate::store::record::BlobState;
 use crate::store::{Error, Hash, RECEIPT_MS};
-use minicbor::{Decode, Encode};
 
 /// For as long as this a deletion is remembered: receipts' life and some difference of clocks.
 const REMEMBER_MS: u64 = RECEIPT_MS + 3600 * 1000;
@@ -31,11 +33,10 @@ fn deleted_key(at: u64, d1: &Hash) -> Vec<u8> {
     queue_key(b'd', at, d1)
 }
 
-/// Whether a receipt for a blob stored from `stored_ms` on still counts.
-pub fn counts(tx: &Tx<'_>, d1: &Hash, stored_ms: u64) -> Result<bool, Error> {
+/// Whether a blob of this name can be used: nobody has begun to delete it.
+pub fn usable(tx: &Tx<'_>, d1: &Hash) -> Result<bool, Error> {
     Ok(match state(tx, d1)? {
-        Some(BlobState::Claimed(_)) => false,
-        Some(BlobState::Deleted(at)) => stored_ms > at,
+        Some(BlobState::Claimed(_) | BlobState::Deleted(_)) => false,
         Some(BlobState::Used(_) | BlobState::Trash(_)) | None => true,
     })
 }
@@ -95,7 +96,7 @@ pub fn free_blob(tx: &mut Tx<'_>, d1: &Hash, now: u64) -> Result<(), Error> {
 /// A blob arrived that is not needed now.
 pub fn discard(tx: &mut Tx<'_>, d1: &Hash, now: u64) -> Result<(), Error> {
     match state(tx, d1)? {
-        Some(BlobState::Used(_) | BlobState::Claimed(_)) => (),
+        Some(BlobState::Used(_) | BlobState::Claimed(_) | BlobState::Deleted(_)) => (),
         before => {
             unqueue(tx, d1, before);
             queue(tx, d1, BlobState::Trash(now));
@@ -179,28 +180,6 @@ pub fn mend(
     }
     tx.count(|t| t.blobs += i64::from(counted > 0) - i64::from(was_used));
     Ok(true)
-}
-
-/// Which server deletes blobs, and until when.
-#[derive(Encode, Decode)]
-#[cbor(map)]
-struct Leader {
-    #[cbor(n(0), with = "minicbor::bytes")]
-    server: [u8; 16],
-    #[n(1)]
-    until: u64,
-}
-
-const LEADER: &[u8] = b"deletes blobs";
-
-/// See [`Metadata::may_delete`](crate::store::Metadata::may_delete).
-pub fn lead(tx: &mut Tx<'_>, server: [u8; 16], now: u64, until: u64) -> Result<bool, Error> {
-    let leader: Option<Leader> = tx.get(Space::Owners, LEADER)?;
-    let free = leader.is_none_or(|l| l.server == server || l.until < now);
-    if free {
-        tx.put(Space::Owners, LEADER.to_vec(), &Leader { server, until });
-    }
-    Ok(free)
 }
 
 fn parts(key: &[u8]) -> Result<(u64, Hash), Error> {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 /// The key spaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Space {
-    /// Signing key → owner; leaf → signing key, usage; the next leaf; who deletes blobs.
+    /// Signing key → owner; leaf → signing key, usage, retention; the next leaf.
     Owners,
     /// Tag, d1 → variant.
     Variants,
@@ -21,6 +21,8 @@ pub enum Space {
     Segments,
     /// Holds and trash in the order of time.
     Queues,
+    /// What servers keep for each other.
+    Servers,
     /// Signing key → party of the third party.
     Parties,
     /// Contract → its record.
@@ -42,6 +44,7 @@ impl Space {
         Self::Records,
         Self::Segments,
         Self::Queues,
+        Self::Servers,
     ];
     /// Those of a third party.
     pub const REGISTRY: &[Self] = &[
@@ -61,6 +64,7 @@ impl Space {
             Self::Records => "records",
             Self::Segments => "segments",
             Self::Queues => "queues",
+            Self::Servers => "servers",
             Self::Parties => "parties",
             Self::Contracts => "contracts",
             Self::Tickets => "tickets",

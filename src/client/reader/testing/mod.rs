@@ -39,6 +39,8 @@ pub(crate) struct State {
     pub records: HashMap<Pair, Pair>,
     pub blobs: HashMap<[u8; 32], Vec<u8>>,
     pub segments: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The first that is kept.
+    pub first: u64,
     pub summary: Summary,
     pub guest: Option<PublicId>,
     pub share: Option<Vec<u8>>,
@@ -265,6 +267,8 @@ impl Origin for Fake {
                 shared: guest.then(|| state.share.clone().unwrap().into()),
                 segments: state.segments.len() as u64,
                 summary: summary.into(),
+                first: state.first,
+                held: Held::new(),
             }],
         })
     }
@@ -280,11 +284,14 @@ impl Origin for Fake {
         let state = self.state();
         let summary = self.sealer.seal_summary(&state.summary).unwrap();
         // Pages of two.
+        let from = from.max(state.first);
         let page = state.segments.iter().skip(from as usize).take(2);
         Ok(Recording {
             segments: state.segments.len() as u64,
             summary: summary.into(),
             heads: page.map(|(head, _)| head.clone().into()).collect(),
+            first: state.first,
+            held: Held::new(),
         })
     }
 
@@ -296,7 +303,13 @@ impl Origin for Fake {
     ) -> Result<Vec<u8>, Error> {
         self.pass().await?;
         self.mine(id, owner)?;
-        let found = self.state().segments.get(seq as usize).map(|s| s.1.clone());
+        let state = self.state();
+        let kept = state
+            .segments
+            .get(seq as usize)
+            .filter(|_| seq >= state.first);
+        let found = kept.map(|s| s.1.clone());
+        drop(state);
         found.ok_or_else(|| self.refused(Code::NotFound))
     }
 

@@ -21,6 +21,8 @@ create table camvault.records (key bytea primary key, value bytea not null);
 create table camvault.segments (key bytea primary key, value bytea not null);
 -- Holds and trash in the order of time.
 create table camvault.queues (key bytea primary key, value bytea not null);
+-- What servers keep for each other: jobs, requests that were done, allowances.
+create table camvault.servers (key bytea primary key, value bytea not null);
 
 -- Sealed: cannot be compressed.
 alter table camvault.records alter column value set storage external;
