@@ -4,14 +4,47 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 if [ "${1:-}" = --help ]; then
     echo "Usage: [BLOBS=s3://BUCKET/PREFIX] benches/engines.sh [MIB]
-What the engines behind a vault cost, end to end: camvault put --unit cdc of MIB (256) MiB of random bytes,
+       benches/engines.sh --metadata [TAGS]
+The first: what the engines behind a vault cost, end to end: camvault put --unit cdc of MIB (256) MiB of random bytes,
 and camvault get of them, in MB/s and CPU seconds per GB (10^9 bytes) of client and server. Blobs are in a
 directory and, if BLOBS is given, in that bucket; the variables of the S3 service (AWS_ENDPOINT_URL,
-AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) come from the environment. What is stored there is forgotten again."
+AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) come from the environment. What is stored there is forgotten again.
+The second: what engines for metadata carry with TAGS (1000000) chunks in them: look-ups and durable commits of
+100 chunks a second, of 1, 4 and 16 clients, and bytes on disk: embedded, PostgreSQL, PostgreSQL with a synchronous
+standby on the same machine. It installs PostgreSQL if it is missing; 10000000 take an hour or so."
+    exit
+fi
+source benches/common.sh
+
+if [ "${1:-}" = --metadata ]; then
+    source pipelines/engines.sh
+    camvault_install postgresql
+    cargo build --locked --release --example engines_measure
+    # The databases' user has to get through.
+    chmod 711 "$work"
+    end_databases() {
+        for dir in "$work"/database*; do stop_database "$dir"; done
+        cleanup
+    }
+    trap end_databases EXIT
+    measure() {
+        say "$1"
+        "$target/release/examples/engines_measure" --metadata "$2" --tags "$tags"
+    }
+    tags=${2:-1000000}
+    measure embedded "$work/embedded"
+    for name in PostgreSQL "PostgreSQL with a synchronous standby"; do
+        port=$(free_port)
+        start_database "$work/database" "$port"
+        if [[ $name == *standby ]]; then
+            start_standby "$work/database-standby" "$(free_port)" "$work/database" "$port"
+        fi
+        measure "$name" "postgres://camvault@127.0.0.1:$port/vault"
+        stop_database "$work/database"
+    done
     exit
 fi
 mib=${1:-256}
-source benches/common.sh
 
 say "$mib MiB of random bytes"
 head -c "${mib}M" /dev/urandom >"$work/file"

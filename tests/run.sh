@@ -5,6 +5,8 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 # shellcheck source=../pipelines/setup.sh
 source pipelines/setup.sh
+# shellcheck source=../pipelines/engines.sh
+source pipelines/engines.sh
 
 usage() {
     cat <<'END'
@@ -54,12 +56,8 @@ target=${CARGO_TARGET_DIR:-$root/target}
 # their own dependencies would be built a second time all the same (150 s of CPU), and overflow
 # checks would be lost. The release build takes 210 s of CPU from nothing.
 # The S3 service that tests start.
-if [ ! -x "$target/moto/bin/moto_server" ]; then
-    say "Installing moto"
-    python3 -m venv --clear "$target/moto"
-    "$target/moto/bin/pip" install --quiet 'moto[server]==5.2.5'
-fi
-export CAMVAULT_MOTO=$target/moto/bin/moto_server
+camvault_moto "$target"
+export CAMVAULT_MOTO=$moto
 
 step cargo fmt --check
 step cargo clippy --locked --all-targets -- -D warnings
@@ -86,7 +84,7 @@ readme_elements() {
 
 readme_commands() {
     local command
-    for command in ./pipelines/quickstart.sh ./tests/run.sh; do
+    for command in ./pipelines/quickstart.sh ./pipelines/forgotten.sh ./pipelines/failover.sh ./tests/run.sh; do
         grep -qF "$command" README.md || die "README.md does not name $command"
         [ -x "$command" ] || die "$command is missing or cannot be executed"
     done

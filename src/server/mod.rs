@@ -212,6 +212,8 @@ fn check_place(data: &Path, in_database: bool) -> Result<(), Error> {
     if in_database && !elsewhere.exists() {
         let note =
             b"The metadata of this data directory is in a PostgreSQL database (--metadata).\n";
+        // With secrets and blobs elsewhere nobody has made it yet.
+        std::fs::create_dir_all(data)?;
         store::write_whole(&elsewhere, note)?;
     }
     Ok(())
