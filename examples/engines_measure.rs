@@ -70,7 +70,7 @@ async fn disk(options: &Options) -> Result<[u64; 2]> {
 
 /// The chunk `n` of `of`: 0 is what the store is filled with.
 fn chunk(of: u64, n: u64) -> Item {
-    item(&[20, of, n], 48_000, Some(START))
+    item(&[20, of, n], 48_000, true)
 }
 
 /// Registers chunks and commits a segment that names them.
@@ -83,11 +83,13 @@ async fn record(
     sealed: &Sealed,
 ) -> Result<()> {
     let commit = segment(&items, sealed, seq);
-    let outcomes = store.register(leaf, items, START).await?;
+    let outcomes = store.register(leaf, items, None, START).await?;
     expect(outcomes.iter().all(|o| *o == Outcome::Added), || {
         format!("{outcomes:?}")
     })?;
-    let done = store.commit(leaf, bytes(&[21, id]), seq, commit).await?;
+    let done = store
+        .commit(leaf, bytes(&[21, id]), seq, commit, START)
+        .await?;
     expect(done == Committed::Done, || format!("{done:?}"))
 }
 

@@ -6,13 +6,11 @@ mod common;
 mod postgres;
 #[path = "common/s3.rs"]
 mod s3;
-#[path = "common/serve.rs"]
-mod serve;
 
+use common::serve::Program;
 use common::{camvault_with, walk};
 use postgres::PostgresServer;
 use s3::{Service, VARIABLES};
-use serve::Program;
 use std::path::Path;
 
 const BLOBS: &str = "s3://vault/moved";
