@@ -43,7 +43,8 @@ camvault keygen --out "$out/owner.id" >"$out/owner.public"
 export CAMVAULT_IDENTITY=$out/owner.id
 
 say "A contract, signed by all three"
-camvault contract --gateway "$gateway" --name "front door" --ticket 5 --out "$out/door.contract" \
+# --loss 0: what comes back is to be the camera's picture, bit for bit.
+camvault contract --gateway "$gateway" --name "front door" --ticket 5 --loss 0 --out "$out/door.contract" \
     --json >"$out/contract.json"
 public=$(json ttp <"$out/contract.json")
 echo "contract $(json id <"$out/contract.json")"
