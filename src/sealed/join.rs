@@ -5,7 +5,7 @@
 use super::entropy::{Decoder, unfold};
 use super::model::{
     self, CHROMA, EDGE, EXTENT, FAR, FLAG, FORM, IS_EXACT, IS_WIDE, Known, LUMA, MEAN, MEANS,
-    Order, Quantiser, SAME, WHOLE,
+    Order, Past, Quantiser, SAME, WHOLE,
 };
 use super::picture::Tiles;
 use super::transform::{Group, LANES, ZERO};
@@ -43,14 +43,7 @@ pub struct Joiner {
     quantiser: Quantiser,
     state: State,
     picture: Picture,
-    /// Means of the blocks of each plane.
-    means: Vec<Vec<i16>>,
-    /// How busy they were when they came last.
-    activity: Vec<Vec<u8>>,
-    /// How far they reached then.
-    extents: Vec<Vec<u8>>,
-    /// Which blocks and cells of each plane came with the last rest that had any.
-    sent: Vec<Vec<bool>>,
+    past: Past,
     /// Blocks of luma that were read, …
     blocks: Vec<u32>,
     /// … their numbers in the order in which they came …
@@ -72,12 +65,6 @@ impl Joiner {
     pub fn new(geometry: Geometry, settings: &Settings) -> Result<Self, Error> {
         geometry.check()?;
         model::check(settings)?;
-        let blocks = |i| geometry.tiles(i).blocks();
-        let all = |of| {
-            (0..geometry.planes())
-                .map(|i| vec![of; blocks(i)])
-                .collect()
-        };
         Ok(Self {
             geometry,
             settings: settings.clone(),
@@ -85,12 +72,7 @@ impl Joiner {
             quantiser: Quantiser::new(0),
             state: State::Nothing,
             picture: Picture::new(geometry),
-            activity: all(model::UNKNOWN),
-            extents: all(FAR),
-            means: (0..geometry.planes()).map(|i| vec![0; blocks(i)]).collect(),
-            sent: (0..geometry.planes())
-                .map(|i| vec![true; geometry.tiles(i).all()])
-                .collect(),
+            past: Past::new(geometry),
             blocks: Vec::new(),
             sorted: Vec::new(),
             groups: Vec::new(),
@@ -145,36 +127,24 @@ impl Joiner {
         let tiles: Vec<Tiles> = (0..planes).map(|i| self.geometry.tiles(i)).collect();
         let mut decoder = Decoder::new(bytes)?;
         if whole {
-            self.forget();
+            self.past.forget();
         } else {
             let mut others: Vec<Vec<bool>> = Vec::with_capacity(planes);
-            for was in &self.sent {
+            for was in &self.past.sent {
                 let code = |contexts: &_, _, count| decoder.vector(contexts, count);
                 others.push(model::sent(&tiles, &others, was, code)?);
             }
-            self.sent = others;
+            self.past.sent = others;
         }
         let numbers = |sent: &Vec<bool>| {
             let sent = sent.iter().enumerate().filter(|(_, sent)| **sent);
             sent.map(|(i, _)| i as u32).collect()
         };
-        let changed: Vec<Vec<u32>> = self.sent.iter().map(numbers).collect();
+        let changed: Vec<Vec<u32>> = self.past.sent.iter().map(numbers).collect();
         for i in 0..planes {
             self.plane(i, &tiles[i], &changed[i], &mut decoder, sent)?;
         }
         decoder.finish()
-    }
-
-    /// Nothing of earlier pictures is known.
-    fn forget(&mut self) {
-        self.means.iter_mut().for_each(|plane| plane.fill(0));
-        self.activity
-            .iter_mut()
-            .for_each(|plane| plane.fill(model::UNKNOWN));
-        self.extents
-            .iter_mut()
-            .for_each(|plane| plane.fill(model::FAR));
-        self.sent.iter_mut().for_each(|plane| plane.fill(true));
     }
 
     fn plane(
@@ -190,7 +160,7 @@ impl Joiner {
         edges(decoder, tiles, self.picture.plane_mut(plane), cells)?;
         let luma = plane == 0;
         let by = self.quantiser;
-        let means = &mut self.means[plane];
+        let means = &mut self.past.means[plane];
         let first = MEAN + if luma { 0 } else { MEANS };
         for blocks in blocks.chunks(LANES) {
             let mut contexts = [first; LANES];
@@ -208,7 +178,7 @@ impl Joiner {
             true => self.flags(luma, blocks, decoder, sent)?,
             false => vec![None; blocks.len()],
         };
-        let extents = &mut self.extents[plane];
+        let extents = &mut self.past.extents[plane];
         for blocks in blocks.chunks(LANES) {
             let context = EXTENT + u8::from(!luma);
             let numbers = decoder.vector(&[context; LANES], blocks.len())?;
@@ -221,7 +191,7 @@ impl Joiner {
             }
         }
         let sorted = model::farthest_first(extents, blocks);
-        let means = &self.means[plane];
+        let means = &self.past.means[plane];
         let each = self.settings.each();
         if luma {
             sent.predictions = vec![0; blocks.len() * each];
@@ -240,14 +210,14 @@ impl Joiner {
             let known = Known {
                 count: sorted.len(),
                 first,
-                above: model::above(&self.activity[plane], tiles, these),
+                above: model::above(&self.past.activity[plane], tiles, these),
                 extents: model::reach(extents, these),
                 taken: &taken,
             };
             let mut group = ZERO;
             let now = simd::decode(decoder, &mut group, order, known)?;
             for (&block, now) in these.iter().zip(now) {
-                self.activity[plane][block as usize] = now;
+                self.past.activity[plane][block as usize] = now;
             }
             if by.loss > 0 {
                 let mut steps = [by.step; LANES];

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What splitter and joiner must agree on: the order of coefficients, contexts and predictions.
 
-use super::Error;
 use super::entropy::{Contexts, Decoder, Encoder, HOLE, Vector, fold, unfold};
 use super::picture::Tiles;
 use super::transform::{Group, LANES, Lanes};
+use super::{Error, Geometry};
 use crate::watermark::{Class, Settings};
 
 /// Contexts of coefficients: by the block above, by this one, by neighbours; for the first one.
@@ -44,6 +44,42 @@ pub(super) const SAME: u8 = 2;
 /// Least value of a narrow candidate, and one more than the greatest.
 pub(super) const NARROWS: std::ops::Range<i32> =
     -(1 << (super::NARROW - 1))..1 << (super::NARROW - 1);
+
+/// What is known of earlier pictures, by plane; the same on both sides.
+pub(super) struct Past {
+    /// Means of the blocks.
+    pub means: Vec<Vec<i16>>,
+    /// How busy they were when they were sent last.
+    pub activity: Vec<Vec<u8>>,
+    /// How far they reached then.
+    pub extents: Vec<Vec<u8>>,
+    /// Which blocks and cells were sent of the last picture that was not the same.
+    pub sent: Vec<Vec<bool>>,
+}
+
+impl Past {
+    /// Nothing, for pictures of this geometry.
+    pub fn new(geometry: Geometry) -> Self {
+        let tiles = || (0..geometry.planes()).map(|i| geometry.tiles(i));
+        let all = |of| tiles().map(|tiles| vec![of; tiles.blocks()]).collect();
+        Self {
+            means: tiles().map(|tiles| vec![0; tiles.blocks()]).collect(),
+            activity: all(UNKNOWN),
+            extents: all(FAR),
+            sent: tiles().map(|tiles| vec![true; tiles.all()]).collect(),
+        }
+    }
+
+    /// As new.
+    pub fn forget(&mut self) {
+        self.means.iter_mut().for_each(|plane| plane.fill(0));
+        self.activity
+            .iter_mut()
+            .for_each(|plane| plane.fill(UNKNOWN));
+        self.extents.iter_mut().for_each(|plane| plane.fill(FAR));
+        self.sent.iter_mut().for_each(|plane| plane.fill(true));
+    }
+}
 
 /// Different classes, not too many, and no mean among them: predictions are made from means.
 pub(super) fn check(settings: &Settings) -> Result<(), Error> {

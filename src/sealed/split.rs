@@ -4,7 +4,7 @@
 use super::entropy::{Encoder, fold};
 use super::model::{
     self, CHROMA, EDGE, EXTENT, FLAG, FORM, IS_EXACT, IS_WIDE, Known, LUMA, MEAN, MEANS, NARROWS,
-    Order, Quantiser, SAME, WHOLE,
+    Order, Past, Quantiser, SAME, WHOLE,
 };
 use super::picture::Tiles;
 use super::transform::{Group, LANES, ZERO};
@@ -89,14 +89,7 @@ pub struct Splitter {
     previous: Option<Picture>,
     /// What was made of it, if that is not the same.
     sealed: Option<Picture>,
-    /// Means of the blocks of each plane.
-    means: Vec<Vec<i16>>,
-    /// How busy they were when they were sent last.
-    activity: Vec<Vec<u8>>,
-    /// How far they reached then.
-    extents: Vec<Vec<u8>>,
-    /// Which blocks and cells of each plane were sent of the last picture that was not the same.
-    sent: Vec<Vec<bool>>,
+    past: Past,
     // What is kept for its memory.
     encoder: Encoder,
     groups: Vec<Group>,
@@ -133,12 +126,6 @@ impl Splitter {
     ) -> Result<Self, Error> {
         geometry.check()?;
         model::check(settings)?;
-        let blocks = |i| geometry.tiles(i).blocks();
-        let all = |of| {
-            (0..geometry.planes())
-                .map(|i| vec![of; blocks(i)])
-                .collect()
-        };
         let mut splitter = Self {
             geometry,
             settings: settings.clone(),
@@ -149,12 +136,7 @@ impl Splitter {
             remainders: Vec::new(),
             previous: None,
             sealed: None,
-            activity: all(model::UNKNOWN),
-            extents: all(model::FAR),
-            means: (0..geometry.planes()).map(|i| vec![0; blocks(i)]).collect(),
-            sent: (0..geometry.planes())
-                .map(|i| vec![true; geometry.tiles(i).all()])
-                .collect(),
+            past: Past::new(geometry),
             encoder: Encoder::default(),
             groups: Vec::new(),
             numbers: Vec::new(),
@@ -250,7 +232,7 @@ impl Splitter {
             .collect();
 
         if whole {
-            self.forget();
+            self.past.forget();
         }
         let mut split = Split::default();
         let none = changed.iter().all(Vec::is_empty);
@@ -289,18 +271,6 @@ impl Splitter {
         Ok(split)
     }
 
-    /// Nothing of earlier pictures is known.
-    fn forget(&mut self) {
-        self.means.iter_mut().for_each(|plane| plane.fill(0));
-        self.activity
-            .iter_mut()
-            .for_each(|plane| plane.fill(model::UNKNOWN));
-        self.extents
-            .iter_mut()
-            .for_each(|plane| plane.fill(model::FAR));
-        self.sent.iter_mut().for_each(|plane| plane.fill(true));
-    }
-
     /// Says which blocks and cells are sent.
     fn sent_numbers(&mut self, tiles: &[Tiles], changed: &[Vec<u32>]) {
         let mut others: Vec<Vec<bool>> = Vec::with_capacity(tiles.len());
@@ -314,10 +284,10 @@ impl Splitter {
                 Ok(numbers)
             };
             // Writing does not fail.
-            let sent = model::sent(tiles, &others, &self.sent[plane], code);
+            let sent = model::sent(tiles, &others, &self.past.sent[plane], code);
             others.push(sent.unwrap_or_default());
         }
-        self.sent = others;
+        self.past.sent = others;
     }
 
     fn plane(
@@ -394,7 +364,7 @@ impl Splitter {
     }
 
     fn mean_numbers(&mut self, plane: usize, tiles: &Tiles, blocks: &[u32]) {
-        let means = &mut self.means[plane];
+        let means = &mut self.past.means[plane];
         let first = MEAN + if plane == 0 { 0 } else { MEANS };
         for (blocks, group) in blocks.chunks(LANES).zip(&self.groups) {
             let (mut numbers, mut contexts) = ([0; LANES], [first; LANES]);
@@ -414,7 +384,7 @@ impl Splitter {
     /// Takes the groups to what is sent of them, and makes the numbers that say so. Returns the
     /// blocks that have to be exact, because they would leave 0..=255 otherwise.
     fn quantise(&mut self, plane: usize, tiles: &Tiles, blocks: &[u32]) -> Vec<bool> {
-        let means = &self.means[plane];
+        let means = &self.past.means[plane];
         let by = self.quantiser;
         let mut exact = Vec::with_capacity(blocks.len());
         self.numbers.clear();
@@ -536,7 +506,7 @@ impl Splitter {
             true => (&self.order[0], LUMA),
             false => (&self.order[1], CHROMA),
         };
-        let extents = &mut self.extents[plane];
+        let extents = &mut self.past.extents[plane];
         for (blocks, numbers) in blocks.chunks(LANES).zip(&mut self.numbers) {
             // What the mean is off was said with the flags.
             numbers[0].0.fill(0);
@@ -550,7 +520,7 @@ impl Splitter {
             let context = EXTENT + u8::from(!luma);
             self.encoder.vector(&[context; LANES], &out, blocks.len());
         }
-        let activity = &mut self.activity[plane];
+        let activity = &mut self.past.activity[plane];
         for sorted in model::farthest_first(extents, blocks).chunks(LANES) {
             let mut group = ZERO;
             for (lane, &i) in sorted.iter().enumerate() {
@@ -588,7 +558,7 @@ impl Splitter {
         split.predictions.reserve_exact(total);
         split.values.reserve_exact(total);
         for (blocks, group) in blocks.chunks(LANES).zip(&self.groups) {
-            let like = model::smooth(&self.means[0], tiles, blocks);
+            let like = model::smooth(&self.past.means[0], tiles, blocks);
             for (lane, &block) in blocks.iter().enumerate() {
                 for (number, class) in model::carriers(&self.settings, tiles, block).enumerate() {
                     let like = like.iter().find(|(at, _)| *at == class.index());

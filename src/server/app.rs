@@ -145,11 +145,7 @@ impl App {
         let fresh_data = !dir.exists();
         secrets::prepare(&dir)?;
         let make = |name: &str| secrets::read_or_make(&dir.join(name));
-        let link: Secret = match &config.link_secret {
-            Some(path) => secrets::read_or_make(path)?,
-            None => make("link")?,
-        };
-        let link_secret = link;
+        let link_secret = secrets::read_or_make(&config.link_file())?;
         let link = Link::new(&link_secret);
         let admin_token = secrets::as_token(&make("admin.token")?);
         let room = Room::new(&config.data, config.reserve);
@@ -195,7 +191,7 @@ impl App {
                 };
                 let upkeep: Arc<dyn Upkeep> = match (&blobs, &config.storage_url) {
                     (Some(blobs), None) => blobs.clone(),
-                    (_, Some(url)) => Arc::new(remote(url, &config, &dir)?),
+                    (_, Some(url)) => Arc::new(remote(url, &link_secret)?),
                     (None, None) => return Err(super::Error::NoStorage),
                 };
                 let store: Arc<dyn Metadata> = metrics.metadata.over(store);
@@ -528,13 +524,9 @@ pub fn parse<T: for<'b> minicbor::Decode<'b, ()>>(bytes: &[u8]) -> Result<T, Ref
         .map_err(|e| Refusal::malformed(format!("the request's body is not understood: {e}")))
 }
 
-fn remote(url: &str, config: &Config, secrets: &std::path::Path) -> Result<Remote, super::Error> {
+fn remote(url: &str, link_secret: &Secret) -> Result<Remote, super::Error> {
     let base = protocol::vault_base(url).map_err(|e| super::Error::StorageUrl(e.to_string()))?;
-    let path = config
-        .link_secret
-        .clone()
-        .unwrap_or_else(|| secrets.join("link"));
-    let link = Link::new(&*secrets::read(&path)?);
+    let link = Link::new(link_secret);
     let seal = move |body: &[u8], created: u64| {
         let sealed = link
             .seal_internal(body, created)

@@ -167,6 +167,12 @@ impl Config {
         self.secrets.clone().unwrap_or_else(default)
     }
 
+    /// The file with the secret that metadata and storage share.
+    pub fn link_file(&self) -> PathBuf {
+        let default = || self.secrets_dir().join("link");
+        self.link_secret.clone().unwrap_or_else(default)
+    }
+
     /// Where the storage role keeps blobs.
     pub fn blob_place(&self) -> BlobPlace {
         let default = || BlobPlace::Directory(self.data.clone());

@@ -48,10 +48,8 @@ pub async fn migrate(
     told: impl Fn(Step) + Send + Sync,
 ) -> Result<Migrated, Error> {
     check_place(&config.data, false)?;
-    let secrets_dir = config.secrets_dir();
-    let master = secrets::read(&secrets_dir.join("master"))?;
-    let link = config.link_secret.clone();
-    let link = secrets::read(&link.unwrap_or_else(|| secrets_dir.join("link")))?;
+    let master = secrets::read(&config.secrets_dir().join("master"))?;
+    let link = secrets::read(&config.link_file())?;
     let tree = Tree::new(*master);
     let kept = config.data.join("metadata");
     // Also locks the server out.

@@ -9,7 +9,7 @@ use gstcamvault::protocol::{
     vault_base,
 };
 use gstcamvault::server::Config;
-use gstcamvault::store::BlobPlace;
+use gstcamvault::store::{BlobPlace, PostgresUrl, PostgresUrlError};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -107,14 +107,33 @@ impl Places {
     pub fn config(self, data: PathBuf) -> Result<Config, Failure> {
         let mut config = Config::new(data);
         config.secrets = self.secrets;
-        config.blobs = self.blobs;
-        match (&mut config.blobs, self.s3_endpoint) {
-            (Some(BlobPlace::Bucket(bucket)), endpoint) => bucket.endpoint = endpoint,
-            (_, Some(_)) => return Err(Failure::usage("--s3-endpoint needs --blobs s3://BUCKET")),
-            _ => (),
-        }
+        config.blobs = blob_place("", self.blobs, self.s3_endpoint)?;
         Ok(config)
     }
+}
+
+/// Where blobs are or go, of the options `--{prefix}blobs` and `--{prefix}s3-endpoint`.
+pub fn blob_place(
+    prefix: &str,
+    mut place: Option<BlobPlace>,
+    endpoint: Option<String>,
+) -> Result<Option<BlobPlace>, Failure> {
+    match (&mut place, endpoint) {
+        (Some(BlobPlace::Bucket(bucket)), endpoint) => bucket.endpoint = endpoint,
+        (_, Some(_)) => {
+            return Err(Failure::usage(format!(
+                "--{prefix}s3-endpoint needs --{prefix}blobs s3://BUCKET"
+            )));
+        }
+        _ => (),
+    }
+    Ok(place)
+}
+
+/// The database that an option names. What was given is not repeated: there may be a password in it.
+pub fn database(option: &str, url: Option<&str>) -> Result<Option<PostgresUrl>, Failure> {
+    let wrong = |e: PostgresUrlError| Failure::usage(format!("{option}: {e}"));
+    url.map(|url| url.parse().map_err(wrong)).transpose()
 }
 
 /// Why a subcommand ended without doing its work.

@@ -2,7 +2,7 @@
 use crate::common::{self, Failure, Places, print};
 use gstcamvault::protocol::hex;
 use gstcamvault::server::{Destination, Step, migrate};
-use gstcamvault::store::{BlobPlace, PostgresUrlError};
+use gstcamvault::store::BlobPlace;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use zeroize::Zeroizing;
@@ -32,24 +32,11 @@ pub struct Args {
 
 pub fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
     let config = args.places.config(args.data)?;
-    let mut to = Destination {
-        metadata: None,
-        blobs: args.to_blobs,
+    let metadata = args.to_metadata.as_ref().map(|url| url.as_str());
+    let to = Destination {
+        metadata: common::database("--to-metadata", metadata)?,
+        blobs: common::blob_place("to-", args.to_blobs, args.to_s3_endpoint)?,
     };
-    if let Some(url) = &args.to_metadata {
-        // Without what was given: there may be a password in it.
-        let wrong = |e: PostgresUrlError| Failure::usage(format!("--to-metadata: {e}"));
-        to.metadata = Some(url.parse().map_err(wrong)?);
-    }
-    match (&mut to.blobs, args.to_s3_endpoint) {
-        (Some(BlobPlace::Bucket(bucket)), endpoint) => bucket.endpoint = endpoint,
-        (_, Some(_)) => {
-            return Err(Failure::usage(
-                "--to-s3-endpoint needs --to-blobs s3://BUCKET",
-            ));
-        }
-        _ => (),
-    }
     let bar = common::spinner(json, "opening");
     let told = |step| {
         bar.set_message(match step {

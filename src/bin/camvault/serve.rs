@@ -6,7 +6,6 @@ use gstcamvault::elements::dmqimopen::DEFAULT_MAX_PIXELS;
 use gstcamvault::gateway::{self, Cloud, Encoder};
 use gstcamvault::homomorphic::packed::DEFAULT_MODULUS_BITS;
 use gstcamvault::server::{self, Config, DEFAULT_AUDIT, Role};
-use gstcamvault::store::PostgresUrlError;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -159,13 +158,8 @@ impl Args {
 
     fn config(self) -> Result<Config, Failure> {
         let mut config = self.places.config(self.data)?;
-        if let Some(url) = &self.metadata {
-            let url = url.parse();
-            // Without what was given: there may be a password in it.
-            config.metadata = Some(
-                url.map_err(|e: PostgresUrlError| Failure::usage(format!("--metadata: {e}")))?,
-            );
-        }
+        let metadata = self.metadata.as_ref().map(|url| url.as_str());
+        config.metadata = common::database("--metadata", metadata)?;
         config.listen = self.listen;
         if !self.role.is_empty() {
             config.roles = self.role;
