@@ -128,6 +128,13 @@ pids+=("$recorders")
 wait_for "$out/recorders.log" camvault-segment "$recorders"
 begun=$(now)
 
+recorders_failed() {
+    local status=0
+    wait "$recorders" || status=$?
+    grep -m5 ERROR "$out/recorders.log" >&2 || tail -n20 "$out/recorders.log" >&2
+    die "the recorders have ended with status $status: $out/recorders.log"
+}
+
 events=()
 # event SINCE TEXT: notes it, and says it.
 event() {
@@ -182,12 +189,12 @@ for _ in $(seq "$rounds"); do
         unset "all[$chosen]" && all=("${all[@]}")
         from=$((begun + 3000 + number * slot + RANDOM % (slot / 4)))
         while [ "$(now)" -lt "$from" ]; do sleep 0.1; done
-        kill -0 "$recorders" 2>/dev/null || { tail -n20 "$out/recorders.log" >&2 && die "the recorders have ended"; }
+        kill -0 "$recorders" 2>/dev/null || recorders_failed
         "$happens"
         number=$((number + 1))
     done
 done
-wait "$recorders" || { grep -m5 ERROR "$out/recorders.log" >&2 && die "the recorders failed"; }
+wait "$recorders" || recorders_failed
 ended=$(now)
 echo "all recordings are complete and acknowledged, $(seconds_of $((ended - begun))) s after the first segment"
 
