@@ -10,7 +10,7 @@ source pipelines/engines.sh
 
 usage() {
     cat <<'END_OF_USAGE'
-Usage: ./pipelines/failover.sh [--cameras N] [--seconds N] [--seed N] [--out DIR]
+Usage: ./pipelines/failover.sh [--cameras N] [--fps N] [--seconds N] [--seed N] [--out DIR]
 
 Parts of a vault die while cameras record. Two camvault servers share a PostgreSQL database with a
 synchronous standby, and a bucket. N recorders, two at each camera and one of these at each server,
@@ -27,16 +27,18 @@ A recorder has one address. While its server is away its footage waits in its sp
 fetched from the server that did not record it, and compared with what the camera sent.
 
   --cameras N   recorders (default 10)
+  --fps N       frames a second of each camera (default 15); two cores carry 100 recorders with 5
   --seconds N   length of the recording (default 75); each of the three happens once in each minute
   --seed N      of times and order (default: another one each time; it is printed)
   --out DIR     where spools, logs and footage go (default out/failover)
 END_OF_USAGE
 }
 
-cameras=10 seconds=75 seed=$((10#$(date +%N) % 32768)) out=$root/out/failover
+cameras=10 fps=15 seconds=75 seed=$((10#$(date +%N) % 32768)) out=$root/out/failover
 while [ $# -gt 0 ]; do
     case $1 in
         --cameras) cameras=${2:?--cameras needs a number} && shift ;;
+        --fps) fps=${2:?--fps needs a number} && shift ;;
         --seconds) seconds=${2:?--seconds needs a number} && shift ;;
         --seed) seed=${2:?--seed needs a number} && shift ;;
         --out) out=$(realpath --canonicalize-missing "${2:?--out needs a folder}") && shift ;;
@@ -106,14 +108,14 @@ watch_servers >"$out/health.log" &
 pids+=($!)
 
 say "$cameras recorders for $seconds s"
-frames=$((seconds * 15))
+frames=$((seconds * fps))
 pipeline=()
 for recorder in $(seq "$cameras"); do
     camera=$(((recorder + 1) / 2)) at=$((2 - recorder % 2))
     if [ "$at" = 1 ]; then
         pipeline+=(videotestsrc is-live=true pattern=zone-plate kx2=$((9 + camera)) ky2=$((7 + camera))
-            kt=$((3 + camera % 11)) num-buffers="$frames" ! "video/x-raw,width=320,height=240,framerate=15/1"
-            ! x264enc tune=zerolatency speed-preset=ultrafast threads=1 bitrate=400 key-int-max=30 ! h264parse
+            kt=$((3 + camera % 11)) num-buffers="$frames" ! "video/x-raw,width=320,height=240,framerate=$fps/1"
+            ! x264enc tune=zerolatency speed-preset=ultrafast threads=1 bitrate=400 key-int-max=$((2 * fps)) ! h264parse
             ! "video/x-h264,stream-format=byte-stream,alignment=au" ! tee name="camera$camera"
             "camera$camera." ! queue ! filesink location="$out/camera/$camera.h264")
     fi
@@ -196,7 +198,7 @@ for _ in $(seq "$rounds"); do
 done
 wait "$recorders" || recorders_failed
 ended=$(now)
-echo "all recordings are complete and acknowledged, $(seconds_of $((ended - begun))) s after the first segment"
+echo "the recorders have ended, $(seconds_of $((ended - begun))) s after the first segment"
 
 say "Every recording, from the server that did not record it"
 whole=0 lost=0 acknowledged=0 rows=()
