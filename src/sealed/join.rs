@@ -4,8 +4,8 @@
 
 use super::entropy::{Decoder, unfold};
 use super::model::{
-    self, CHROMA, EDGE, EXTENT, FAR, FLAG, FORM, IS_EXACT, IS_WIDE, Known, LUMA, MEAN, MEANS,
-    Order, Past, Quantiser, SAME, WHOLE,
+    self, CHROMA, Carriers, EDGE, EXTENT, FAR, FLAG, FORM, IS_EXACT, IS_WIDE, Known, LUMA, MEAN,
+    MEANS, Order, Past, Quantiser, SAME, WHOLE,
 };
 use super::picture::Tiles;
 use super::transform::{Group, LANES, ZERO};
@@ -38,7 +38,9 @@ enum State {
 /// Joins the pictures of one stream, one after the other.
 pub struct Joiner {
     geometry: Geometry,
-    settings: Settings,
+    /// Candidates of a block.
+    each: usize,
+    carriers: Carriers,
     order: [Order; 2],
     quantiser: Quantiser,
     state: State,
@@ -67,7 +69,8 @@ impl Joiner {
         model::check(settings)?;
         Ok(Self {
             geometry,
-            settings: settings.clone(),
+            each: settings.each(),
+            carriers: Carriers::new(settings, geometry),
             order: model::orders(settings),
             quantiser: Quantiser::new(0),
             state: State::Nothing,
@@ -192,7 +195,7 @@ impl Joiner {
         }
         let sorted = model::farthest_first(extents, blocks);
         let means = &self.past.means[plane];
-        let each = self.settings.each();
+        let each = self.each;
         if luma {
             sent.predictions = vec![0; blocks.len() * each];
         }
@@ -204,7 +207,7 @@ impl Joiner {
             let these = model::pick(blocks, sorted);
             let these = &these[..sorted.len()];
             let taken = match luma {
-                true => model::taken(&self.settings, tiles, these),
+                true => self.carriers.taken(these),
                 false => [0; 64],
             };
             let known = Known {
@@ -239,9 +242,8 @@ impl Joiner {
             if luma {
                 for (lane, (&i, &block)) in sorted.iter().zip(these).enumerate() {
                     let predictions = &mut sent.predictions[i as usize * each..];
-                    let carriers = model::carriers(&self.settings, tiles, block);
-                    for (class, prediction) in carriers.zip(predictions) {
-                        *prediction = group[class.index()].0[lane];
+                    for (at, prediction) in self.carriers.of(block).zip(predictions) {
+                        *prediction = group[at].0[lane];
                     }
                 }
                 self.groups.push(group);
@@ -266,7 +268,7 @@ impl Joiner {
         decoder: &mut Decoder,
         sent: &mut Sent,
     ) -> Result<Vec<Option<i16>>, Error> {
-        let each = if luma { self.settings.each() } else { 0 };
+        let each = if luma { self.each } else { 0 };
         sent.positions.reserve_exact(blocks.len() * each);
         sent.widths.reserve_exact(blocks.len() * each);
         let mut exact = Vec::with_capacity(blocks.len());
@@ -299,7 +301,7 @@ impl Joiner {
         if self.state != State::Read {
             return Err(Error::Order);
         }
-        let each = self.settings.each();
+        let each = self.each;
         let expected = self.blocks.len() * each;
         if values.len() != expected {
             return Err(Error::Count {
@@ -313,9 +315,8 @@ impl Joiner {
             let these = &these[..sorted.len()];
             for (lane, (&i, &block)) in sorted.iter().zip(these).enumerate() {
                 let values = &values[i as usize * each..];
-                let carriers = model::carriers(&self.settings, &tiles, block);
-                for (class, value) in carriers.zip(values) {
-                    let entry = &mut group[class.index()].0[lane];
+                for (at, value) in self.carriers.of(block).zip(values) {
+                    let entry = &mut group[at].0[lane];
                     *entry = entry.wrapping_add(*value);
                 }
             }

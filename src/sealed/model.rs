@@ -178,7 +178,7 @@ pub(super) const FAR: u8 = EXTENTS.len() as u8 - 1;
 
 /// What an extent is like.
 pub(super) fn extent(extents: &[u8], tiles: &Tiles, block: usize) -> u8 {
-    let (x, y) = (block % tiles.columns, block / tiles.columns);
+    let (x, y) = tiles.place(block);
     let left = x.checked_sub(1).map(|_| extents[block - 1]);
     let above = y.checked_sub(1).map(|_| extents[block - tiles.columns]);
     match (left, above) {
@@ -400,7 +400,7 @@ pub(super) fn above(activity: &[u8], tiles: &Tiles, blocks: &[u32]) -> Activity 
 /// through left, above and the one between.
 pub(super) fn mean(means: &[i16], tiles: &Tiles, block: usize) -> i16 {
     let columns = tiles.columns;
-    let (x, y) = (block % columns, block / columns);
+    let (x, y) = tiles.place(block);
     match (x, y) {
         (0, 0) => 1024,
         (_, 0) => means[block - 1],
@@ -435,7 +435,8 @@ pub(super) fn sent(
                 scale(tiles.width, own.width),
                 scale(tiles.height, own.height),
             ];
-            let (x, y) = (i % own.columns * sx, i / own.columns * sy);
+            let (x, y) = own.place(i);
+            let (x, y) = (x * sx, y * sy);
             let mut around = (y..y + sy).flat_map(|y| (x..x + sx).map(move |x| (x, y)));
             around.any(|(x, y)| x < tiles.columns && y < tiles.rows && other[y * tiles.columns + x])
         }
@@ -450,7 +451,7 @@ pub(super) fn sent(
                 false => None,
             };
             let three = above.map_or(0, |above| {
-                let x = above % own.columns;
+                let (x, _) = own.place(above);
                 u8::from(sent[above])
                     + u8::from(x > 0 && sent[above - 1])
                     + u8::from(x + 1 < own.columns && sent[above + 1])
@@ -468,7 +469,7 @@ pub(super) fn sent(
 /// How uneven the means above a block are, which tells how far its own may be from what it is like.
 pub(super) fn uneven(means: &[i16], tiles: &Tiles, block: usize) -> u8 {
     let columns = tiles.columns;
-    let (x, y) = (block % columns, block / columns);
+    let (x, y) = tiles.place(block);
     if y == 0 {
         return MEANS - 1;
     }
@@ -486,7 +487,7 @@ pub(super) fn smooth(means: &[i16], tiles: &Tiles, blocks: &[u32]) -> [(usize, L
     let mut smooth = [1, 8, 9, 2, 16].map(|at| (at, Lanes([0; LANES])));
     let (columns, rows) = (tiles.columns, tiles.rows);
     for (lane, &block) in blocks.iter().enumerate().take(LANES) {
-        let (x, y) = (block as usize % columns, block as usize / columns);
+        let (x, y) = tiles.place(block as usize);
         let xs = [x.saturating_sub(1), x, (x + 1).min(columns - 1)];
         let ys = [y.saturating_sub(1), y, (y + 1).min(rows - 1)];
         let at = |i: usize, j: usize| i32::from(means[ys[i] * columns + xs[j]]);
@@ -504,25 +505,44 @@ pub(super) fn smooth(means: &[i16], tiles: &Tiles, blocks: &[u32]) -> [(usize, L
     smooth
 }
 
-/// Which coefficients of sixteen blocks are candidates.
-pub(super) fn taken(settings: &Settings, tiles: &Tiles, blocks: &[u32]) -> Taken {
-    let mut taken = [0; 64];
-    for (lane, &block) in blocks.iter().enumerate().take(LANES) {
-        for class in carriers(settings, tiles, block) {
-            taken[class.index()] |= 1 << lane;
-        }
-    }
-    taken
+/// Which coefficients of luma's blocks are candidates.
+pub(super) struct Carriers {
+    each: usize,
+    /// Their numbers, block after block.
+    at: Vec<u8>,
 }
 
-/// The classes of a block's candidates.
-pub(super) fn carriers(
-    settings: &Settings,
-    tiles: &Tiles,
-    block: u32,
-) -> impl Iterator<Item = Class> {
-    let block = block as usize;
-    settings.carriers(block % tiles.columns, block / tiles.columns)
+impl Carriers {
+    pub(super) fn new(settings: &Settings, geometry: Geometry) -> Self {
+        let tiles = geometry.tiles(0);
+        let of = |block| {
+            let (x, y) = tiles.place(block);
+            settings.carriers(x, y).map(|class| class.index() as u8)
+        };
+        Self {
+            each: settings.each(),
+            at: (0..tiles.blocks()).flat_map(of).collect(),
+        }
+    }
+
+    /// A block's.
+    #[inline(always)]
+    pub(super) fn of(&self, block: u32) -> impl ExactSizeIterator<Item = usize> {
+        let first = block as usize * self.each;
+        let own = &self.at[first..first + self.each];
+        own.iter().map(|at| usize::from(*at) % 64)
+    }
+
+    /// Those of sixteen blocks.
+    pub(super) fn taken(&self, blocks: &[u32]) -> Taken {
+        let mut taken = [0; 64];
+        for (lane, &block) in blocks.iter().enumerate().take(LANES) {
+            for at in self.of(block) {
+                taken[at] |= 1 << lane;
+            }
+        }
+        taken
+    }
 }
 
 /// Coefficients to multiples of a step and back; the step is odd, so that nothing is off by more
@@ -585,8 +605,8 @@ pub(super) fn seal<L: Numbers>(group: &mut Group, numbers: &mut Group, by: Quant
     let stay = beyond.map(|beyond| -i16::from(beyond != 0));
     let choose = |now: &mut Group, then: &Group| {
         for (now, then) in now.iter_mut().zip(then) {
-            for i in 0..LANES {
-                now.0[i] = now.0[i] & stay[i] | then.0[i] & !stay[i];
+            for ((now, then), stay) in now.0.iter_mut().zip(then.0).zip(stay) {
+                *now = *now & stay | then & !stay;
             }
         }
     };

@@ -86,6 +86,7 @@ impl Geometry {
             height,
             columns: width / BLOCK,
             rows: height / BLOCK,
+            reciprocal: (1 << RECIPROCAL) / (width / BLOCK).max(1) as u64 + 1,
         }
     }
 }
@@ -100,11 +101,24 @@ pub(super) struct Tiles {
     pub columns: usize,
     /// Whole blocks one below the other.
     pub rows: usize,
+    /// 2^[`RECIPROCAL`]/columns, too much by at most 1.
+    reciprocal: u64,
 }
+
+/// There are at most 2^11 columns and 2^22 blocks: a quotient by the reciprocal is too much by less than
+/// 2^22/2^40, and no fraction is that near to the next integer.
+const RECIPROCAL: u32 = 40;
 
 impl Tiles {
     pub(super) fn blocks(&self) -> usize {
         self.columns * self.rows
+    }
+
+    /// Column and row of a block. Asked several times for every block: no division.
+    #[inline(always)]
+    pub(super) fn place(&self, block: usize) -> (usize, usize) {
+        let y = (block as u64 * self.reciprocal >> RECIPROCAL) as usize;
+        (block - y * self.columns, y)
     }
 
     /// Blocks and cells.
@@ -124,7 +138,7 @@ impl Tiles {
     pub(super) fn area(&self, i: usize) -> [usize; 4] {
         let blocks = self.blocks();
         if i < blocks {
-            let (y, x) = (i / self.columns, i % self.columns);
+            let (x, y) = self.place(i);
             return [x * BLOCK, y * BLOCK, BLOCK, BLOCK];
         }
         let cell = i - blocks;

@@ -3,8 +3,8 @@
 
 use super::entropy::{Encoder, fold};
 use super::model::{
-    self, CHROMA, EDGE, EXTENT, FLAG, FORM, IS_EXACT, IS_WIDE, Known, LUMA, MEAN, MEANS, NARROWS,
-    Order, Past, Quantiser, SAME, WHOLE,
+    self, CHROMA, Carriers, EDGE, EXTENT, FLAG, FORM, IS_EXACT, IS_WIDE, Known, LUMA, MEAN, MEANS,
+    NARROWS, Order, Past, Quantiser, SAME, WHOLE,
 };
 use super::picture::Tiles;
 use super::transform::{Group, LANES, ZERO};
@@ -79,6 +79,7 @@ struct Place {
 pub struct Splitter {
     geometry: Geometry,
     settings: Settings,
+    carriers: Carriers,
     order: [Order; 2],
     quantiser: Quantiser,
     /// In raster order of blocks.
@@ -129,6 +130,7 @@ impl Splitter {
         let mut splitter = Self {
             geometry,
             settings: settings.clone(),
+            carriers: Carriers::new(settings, geometry),
             order: model::orders(settings),
             quantiser: Quantiser::new(0),
             places: Vec::new(),
@@ -390,7 +392,7 @@ impl Splitter {
         self.numbers.clear();
         for (blocks, group) in blocks.chunks(LANES).zip(&mut self.groups) {
             let taken = match plane {
-                0 => model::taken(&self.settings, tiles, blocks),
+                0 => self.carriers.taken(blocks),
                 _ => [0; 64],
             };
             let mut numbers = *group;
@@ -485,7 +487,7 @@ impl Splitter {
             let these = model::pick(blocks, sorted);
             let these = &these[..sorted.len()];
             let taken = match luma {
-                true => model::taken(&self.settings, tiles, these),
+                true => self.carriers.taken(these),
                 false => [0; 64],
             };
             let known = Known {
@@ -513,10 +515,10 @@ impl Splitter {
         for (blocks, group) in blocks.chunks(LANES).zip(&self.groups) {
             let like = model::smooth(&self.past.means[0], tiles, blocks);
             for (lane, &block) in blocks.iter().enumerate() {
-                for (number, class) in model::carriers(&self.settings, tiles, block).enumerate() {
-                    let like = like.iter().find(|(at, _)| *at == class.index());
+                for (number, at) in self.carriers.of(block).enumerate() {
+                    let like = like.iter().find(|like| like.0 == at);
                     let like = like.map_or(0, |(_, like)| like.0[lane]);
-                    let value = group[class.index()].0[lane].wrapping_sub(like);
+                    let value = group[at].0[lane].wrapping_sub(like);
                     split.positions.push(block * each as u32 + number as u32);
                     split.predictions.push(like);
                     split.values.push(value);

@@ -558,3 +558,17 @@ fn mistakes_have_names() {
     assert_eq!(joiner.with_loss(16).unwrap_err(), Error::Loss(16));
     assert!(!format!("{first:?}").contains('['));
 }
+
+/// A column and a row without division are those with it, in pictures of all widths.
+#[test]
+fn places_of_blocks() {
+    for columns in 1..=2048 {
+        let geometry = Geometry::new(8 * columns, 16384, Chroma::None).unwrap();
+        let tiles = geometry.tiles(0);
+        for row in 0..tiles.rows {
+            let first = row * columns;
+            assert_eq!(tiles.place(first), (0, row));
+            assert_eq!(tiles.place(first + columns - 1), (columns - 1, row));
+        }
+    }
+}

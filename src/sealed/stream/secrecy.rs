@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What a cloud can tell from all that an opener gives it: rests, order, widths, lengths, values.
 
-use super::super::model::{NARROWS, carriers};
+use super::super::model::{Carriers, NARROWS};
 use super::super::picture::Tiles;
 use super::super::transform::{LANES, ZERO};
 use super::super::{Chroma, Geometry, Joiner, NARROW, Picture, Split, Splitter, WIDE, simd};
@@ -138,7 +138,7 @@ pub(super) fn body(cipher: &Aes256Gcm, payload: &[u8]) -> Vec<u8> {
 
 /// Coefficients that can carry bits, of all blocks, by position.
 fn coefficients(picture: &Picture) -> Vec<i16> {
-    let settings = settings();
+    let carriers = Carriers::new(&settings(), picture.geometry());
     let tiles: Tiles = picture.geometry().tiles(0);
     let blocks: Vec<u32> = (0..tiles.blocks() as u32).collect();
     let mut out = Vec::new();
@@ -147,8 +147,7 @@ fn coefficients(picture: &Picture) -> Vec<i16> {
         simd::load(&mut group, &tiles, &picture.planes()[0], blocks);
         simd::forward(&mut group);
         for (lane, &block) in blocks.iter().enumerate() {
-            let carriers = carriers(&settings, &tiles, block);
-            out.extend(carriers.map(|c| group[c.index()].0[lane]));
+            out.extend(carriers.of(block).map(|at| group[at].0[lane]));
         }
     }
     out
