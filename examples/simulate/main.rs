@@ -140,7 +140,7 @@ async fn measure(options: &Options) -> Result<Outcome> {
         bar.set_message(format!("a chunk with {owners} owners"));
         bar.tick();
         let dir = tempfile::tempdir_in(&options.dir)?;
-        popular.push(popular::measure(dir.path(), owners, open).await?);
+        popular.push(popular::measure(&*open(dir.path())?, owners).await?);
         owners = owners.saturating_mul(10);
     }
     bar.set_message("covers");

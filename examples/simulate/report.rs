@@ -247,8 +247,7 @@ fn ownership(out: &mut String, outcome: &Outcome) {
         "A chunk with many owners (mean of eight that come and go)",
         &[
             "owners",
-            "how",
-            "record",
+            "to come to it, each",
             "look up",
             "join",
             "commit",
@@ -262,8 +261,7 @@ fn ownership(out: &mut String, outcome: &Outcome) {
             out,
             &[
                 short(p.owners.into()),
-                if p.joined { "joined" } else { "written" }.into(),
-                p.record.map_or("".into(), |bytes| size(bytes as f64)),
+                time(p.grow),
                 time(p.lookup),
                 time(p.join),
                 time(p.commit),
@@ -385,8 +383,8 @@ pub fn json(outcome: &Outcome) -> Value {
             "operations": costs.collect::<serde_json::Map<_, _>>() })
     };
     let popular = outcome.popular.iter().map(|p| {
-        json!({ "owners": p.owners, "joined": p.joined, "record": p.record, "lookup": p.lookup,
-            "join": p.join, "commit": p.commit, "open": p.open, "leave": p.leave, "written": p.written })
+        json!({ "owners": p.owners, "grow": p.grow, "lookup": p.lookup, "join": p.join,
+            "commit": p.commit, "open": p.open, "leave": p.leave, "written": p.written })
     });
     let covers = outcome
         .covers

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Dynamic ownership of [KL19]: a complete binary tree over the owners, whose node keys the
 //! server derives from one master secret, and a group key per stored copy of a chunk, wrapped
-//! under the minimal cover of its owners.
+//! for each owner under a node that covers owners alone ([`Tree::wrap`]).
 //!
 //! The tree always has [`DEPTH`] levels below the root: a leaf is any `u32`, so owners are added
 //! without ever touching the tree. Nodes are numbered as in a heap: the root is 1, the children of
@@ -11,10 +11,13 @@ use crate::mac::hmac;
 use ctr::Ctr128BE;
 use ctr::cipher::{KeyIvInit, StreamCipher};
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// Levels below the root.
 pub const DEPTH: u32 = 32;
+/// Levels that a member's node is above its leaf, at most, where a group is too large to be read.
+const NEAR: u32 = 6;
 
 /// An owner's place in the tree.
 pub type Leaf = u32;
@@ -32,6 +35,13 @@ pub fn leaf_node(leaf: Leaf) -> Node {
 /// The nodes from a leaf up to the root, [`DEPTH`] + 1 of them.
 pub fn path(leaf: Leaf) -> impl Iterator<Item = Node> {
     (0..=DEPTH).map(move |up| leaf_node(leaf) >> up)
+}
+
+/// The leaves next to one, itself among them, that [`Tree::wrap`] has to know of in a group that is
+/// too large to be read: those of the subtree [`NEAR`] levels up.
+pub fn near(leaf: Leaf) -> RangeInclusive<Leaf> {
+    let below: Leaf = (1 << NEAR) - 1;
+    leaf & !below..=leaf | below
 }
 
 /// The fewest nodes whose leaves are exactly `group`, in ascending order.
@@ -83,7 +93,7 @@ impl std::fmt::Debug for GroupSecret {
 }
 
 /// `GK` and `C2` as a member gets them: `C2' = E_GK(C2)` and the one entry of
-/// `C4 = {E_KEK(n)(GK) : n in the cover}` that lies on the member's path.
+/// `C4 = {E_KEK(n)(GK) : n in a cover}` that lies on the member's path.
 ///
 /// The other entries are not sent: the member could not open them, and they would tell it who
 /// else owns the chunk.
@@ -166,8 +176,15 @@ impl Tree {
         out
     }
 
-    /// Wraps `GK` for one member: under the node of the cover of `group` on its path, or, for a
-    /// reader that was granted access without being an owner, under its own leaf.
+    /// Wraps `GK` for one member: under the highest node on its path all of whose leaves are in
+    /// `group`, or, for a reader that was granted access without being an owner, under its own
+    /// leaf.
+    ///
+    /// `group` may be a part of the group: of a large one the members [`near`] the reader. Then
+    /// the node may be lower than in the minimal cover. It is as safe: what counts is that all
+    /// leaves below it are members, at whatever height. Nor does it cost anything: [KL19] wants
+    /// few nodes because its server stores the cover and sends all of it; here an entry is made
+    /// when a member asks for it, and is the only one that the member is sent.
     pub fn wrap(&self, copy: &Copy<'_>, group: &BTreeSet<Leaf>, reader: Leaf) -> Wrapped {
         let node = cover_of_member(group, reader).unwrap_or(leaf_node(reader));
         let gk = self.group_key(copy.tag, copy.d1, &copy.epoch);
@@ -209,7 +226,8 @@ pub struct Copy<'a> {
     pub c2_sealed: &'a [u8; 32],
 }
 
-/// The cover's node on a member's path: the highest one all of whose leaves are in the group.
+/// The highest node on a member's path all of whose leaves are in the group: of a whole group, the
+/// minimal cover's.
 fn cover_of_member(group: &BTreeSet<Leaf>, member: Leaf) -> Option<Node> {
     let mut found = None;
     for (up, node) in (0u32..).zip(path(member)) {

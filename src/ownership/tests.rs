@@ -88,6 +88,22 @@ proptest! {
     }
 
     #[test]
+    fn who_is_near_is_enough(group in groups(), reader: u32, low in 0u32..40) {
+        let sealed = tree().admit(&TAG, &D1, &[9; 16], &C2);
+        for reader in group.iter().copied().chain([reader, low]) {
+            let part: BTreeSet<Leaf> = group.range(near(reader)).copied().collect();
+            let wrapped = tree().wrap(&copy([9; 16], &sealed), &part, reader);
+            prop_assert_eq!(keys(reader).unwrap_c2(&wrapped), Some(C2));
+            let up = DEPTH - wrapped.node.ilog2();
+            prop_assert!(up <= NEAR);
+            for i in 0..1u64 << up {
+                let leaf = ((wrapped.node << up) + i - (1 << DEPTH)) as Leaf;
+                prop_assert!(leaf == reader || group.contains(&leaf));
+            }
+        }
+    }
+
+    #[test]
     fn a_leaver_opens_nothing_new(group in groups(), pick: prop::sample::Index) {
         let leaver = *group.iter().nth(pick.index(group.len())).unwrap();
         let tree = tree();

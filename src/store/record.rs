@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What is stored of a variant, and how joining and leaving change it.
+//! What is stored of a variant, of a blob, of recordings and segments.
 
 use super::{Allowance, Error, Hash};
 use crate::ownership::{Copy, Epoch, Leaf, Tree, Wrapped};
 use crate::protocol::{self, ChunkRef, Held, Variant};
 use minicbor::bytes::{ByteArray, ByteVec};
-use minicbor::{Decode, Encode};
+use minicbor::data::Type;
+use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// An owner's part in a variant: named by recordings, or else held for a while.
@@ -57,7 +58,48 @@ pub struct VariantRecord {
     pub damaged: bool,
     /// The owner group.
     #[n(8)]
-    pub members: BTreeMap<Leaf, Member>,
+    pub group: Group,
+}
+
+/// The owners of a variant. Stored as a map or as a number.
+#[derive(Clone, Debug)]
+pub enum Group {
+    /// All of them.
+    Here(BTreeMap<Leaf, Member>),
+    /// So many, each in a row of its own.
+    Rows(u64),
+}
+
+impl Group {
+    /// Whether nobody is left.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Here(members) => members.is_empty(),
+            Self::Rows(number) => *number == 0,
+        }
+    }
+}
+
+impl<C> Encode<C> for Group {
+    fn encode<W: encode::Write>(
+        &self,
+        e: &mut Encoder<W>,
+        ctx: &mut C,
+    ) -> Result<(), encode::Error<W::Error>> {
+        match self {
+            Self::Here(members) => members.encode(e, ctx),
+            Self::Rows(number) => number.encode(e, ctx),
+        }
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Group {
+    fn decode(d: &mut Decoder<'b>, ctx: &mut C) -> Result<Self, decode::Error> {
+        match d.datatype()? {
+            Type::Map | Type::MapIndef => Ok(Self::Here(Decode::decode(d, ctx)?)),
+            _ => Ok(Self::Rows(Decode::decode(d, ctx)?)),
+        }
+    }
 }
 
 /// Draws an epoch.
@@ -86,39 +128,24 @@ impl VariantRecord {
         }
     }
 
-    /// Takes an owner into the group: a new group key.
-    pub fn join(
-        &mut self,
-        tree: &Tree,
-        (tag, d1): (&Hash, &Hash),
-        leaf: Leaf,
-        member: Member,
-    ) -> Result<(), Error> {
+    /// A new group key, for whenever an owner joins or leaves.
+    pub fn renew(&mut self, tree: &Tree, (tag, d1): (&Hash, &Hash)) -> Result<(), Error> {
         let fresh = epoch()?;
         self.c2 = tree.renew(&self.copy(tag, d1), fresh);
         self.epoch = fresh;
-        self.members.insert(leaf, member);
         Ok(())
     }
 
-    /// Takes an owner out of the group: a new group key. `false` if nobody is left.
-    pub fn leave(
-        &mut self,
+    /// What a member or an invited reader gets; `near` are at least the members
+    /// [near](crate::ownership::near) it.
+    pub fn wrapped(
+        &self,
         tree: &Tree,
         (tag, d1): (&Hash, &Hash),
-        leaf: Leaf,
-    ) -> Result<bool, Error> {
-        self.members.remove(&leaf);
-        let fresh = epoch()?;
-        self.c2 = tree.renew(&self.copy(tag, d1), fresh);
-        self.epoch = fresh;
-        Ok(!self.members.is_empty())
-    }
-
-    /// What a member or an invited reader gets.
-    pub fn wrapped(&self, tree: &Tree, tag: &Hash, d1: &Hash, reader: Leaf) -> Wrapped {
-        let group: BTreeSet<Leaf> = self.members.keys().copied().collect();
-        tree.wrap(&self.copy(tag, d1), &group, reader)
+        near: &BTreeSet<Leaf>,
+        reader: Leaf,
+    ) -> Wrapped {
+        tree.wrap(&self.copy(tag, d1), near, reader)
     }
 }
 

@@ -6,6 +6,7 @@
 //! write refuses all further ones (it cannot know what reached the disk): it is then closed and
 //! opened again, which drops what was not written whole.
 
+mod queues;
 mod registry;
 
 use super::tables::{
@@ -17,6 +18,7 @@ use crate::protocol::{self, Stats};
 use fjall::{
     Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode, Readable as _,
 };
+use queues::Queues;
 pub use registry::EmbeddedRegistry;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
@@ -39,6 +41,7 @@ struct Db {
     opened: Instant,
     database: Database,
     spaces: Vec<(Space, Keyspace)>,
+    queues: Mutex<Queues>,
 }
 
 fn failed(error: fjall::Error) -> Error {
@@ -77,7 +80,12 @@ impl Db {
             opened: Instant::now(),
             database,
             spaces,
+            queues: Mutex::default(),
         })
+    }
+
+    fn queues(&self) -> MutexGuard<'_, Queues> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn space(&self, space: Space) -> &Keyspace {
@@ -92,7 +100,7 @@ impl Db {
         Ok(totals.map(|t| parse(&t)).transpose()?.unwrap_or_default())
     }
 
-    /// Writes everything at once; durable when it returns.
+    /// Writes everything at once; durable when it returns. For the writer alone.
     fn write(&self, mut changes: Changes, delta: Delta) -> Result<(), Error> {
         if delta != Delta::default() {
             let totals = protocol::encode(&delta.applied(&self.totals()?));
@@ -103,9 +111,13 @@ impl Db {
         }
         let durable = Some(PersistMode::SyncAll);
         let mut batch = self.database.batch().durability(durable);
+        let mut queues = self.queues();
         for ((space, key), value) in changes {
             match value {
-                Some(value) => batch.insert(self.space(space), key, value),
+                Some(value) => {
+                    queues.added(space, &key);
+                    batch.insert(self.space(space), key, value);
+                }
                 None => batch.remove(self.space(space), key),
             }
         }
@@ -138,11 +150,42 @@ impl Source for Db {
     }
 }
 
+/// What the writer reads.
+struct Writer<'a>(&'a Db);
+
+impl Source for Writer<'_> {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        self.0.get(space, key)
+    }
+
+    fn range(
+        &self,
+        space: Space,
+        from: &[u8],
+        to: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Pair>, Error> {
+        self.0.range(space, from, to, limit)
+    }
+
+    fn queue(
+        &self,
+        space: Space,
+        queue: &[u8],
+        to: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Pair>, Error> {
+        let range = |from: &[u8]| self.0.range(space, from, to, limit);
+        let mut queues = self.0.queues();
+        queues.walk((space, queue), to, limit, range)
+    }
+}
+
 /// A database with one writer at a time. Clones share it.
 #[derive(Clone)]
 pub struct Fjall(Arc<Inner>);
 
-/// Lock order: `writer`, then `db`.
+/// Lock order: `writer`, then `db`, then its `queues`.
 struct Inner {
     dir: PathBuf,
     spaces: &'static [Space],
@@ -293,7 +336,8 @@ impl Inner {
         let written = match &*self.db() {
             None => return Err(Error::Again),
             Some(db) => {
-                let mut tx = Tx::new(db);
+                let source = Writer(db);
+                let mut tx = Tx::new(&source);
                 let value = work(&mut tx)?;
                 let (changes, delta) = tx.finish();
                 db.write(changes, delta).map(|()| value)
@@ -321,6 +365,7 @@ impl Inner {
 mod tests {
     use super::*;
     use crate::store::{Metadata as _, conformance};
+    use std::collections::BTreeSet;
 
     fn open(dir: &Path) -> Embedded {
         Embedded::open(dir, Tree::new(conformance::MASTER), Room::new(dir, 0)).unwrap()
@@ -338,11 +383,105 @@ mod tests {
         let store = open(dir.path());
         conformance::metadata(&store).await;
         let right = store.stats().await.unwrap();
-        store.spoil().await;
+        let spoilt = store.spoil().await;
         drop(store);
         let store = open(dir.path());
-        assert!(store.audit(0).await.unwrap().mended > 10);
-        assert_eq!(store.audit(0).await.unwrap().mended, 0);
-        assert_eq!(store.stats().await.unwrap(), right);
+        conformance::mended(&store, spoilt, right).await;
+    }
+
+    /// A queue, and the same in a plain set.
+    struct Twin {
+        engine: Fjall,
+        entries: BTreeSet<Vec<u8>>,
+    }
+
+    impl Twin {
+        fn key(at: u64) -> Vec<u8> {
+            [b"q", at.to_be_bytes().as_slice()].concat()
+        }
+
+        async fn add(&mut self, at: u64) {
+            let key = Self::key(at);
+            self.entries.insert(key.clone());
+            let add = move |tx: &mut Tx<'_>| {
+                // Of no queue.
+                tx.put_bytes(Space::Queues, b"p".to_vec(), vec![]);
+                tx.put_bytes(Space::Queues, key.clone(), vec![]);
+                Ok(())
+            };
+            self.engine.write(Needs::Reserve, add).await.unwrap();
+        }
+
+        /// Takes out the first entries before a time, if that goes well.
+        async fn take(&mut self, before: u64, limit: usize, fails: bool) {
+            let take = move |tx: &mut Tx<'_>| {
+                let found = tx.queue(Space::Queues, b"q", &Self::key(before), limit)?;
+                for (key, _) in &found {
+                    tx.remove(Space::Queues, key.clone());
+                }
+                match fails {
+                    true => Err(Error::Again),
+                    false => Ok(found),
+                }
+            };
+            let to = Self::key(before);
+            let due: Vec<_> = self.entries.range(..to).take(limit).cloned().collect();
+            match self.engine.write(Needs::Reserve, take).await {
+                Ok(found) => {
+                    let found: Vec<_> = found.into_iter().map(|(key, _)| key).collect();
+                    assert_eq!(found, due);
+                    self.entries.retain(|key| !found.contains(key));
+                }
+                Err(_) => assert!(fails),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn no_entry_of_a_queue_is_passed_over_wherever_it_is_added() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Fjall::open(dir.path(), Space::METADATA, Room::new(dir.path(), 0)).unwrap();
+        let mut twin = Twin {
+            engine: open(),
+            entries: BTreeSet::new(),
+        };
+        let mut drawn = blake3::Hasher::new().finalize_xof();
+        let mut draw = |below: u8| {
+            let mut byte = [0];
+            drawn.fill(&mut byte);
+            byte[0] % below
+        };
+        for step in 0..1500 {
+            match draw(4) {
+                // Before and behind what was walked.
+                0 | 1 => twin.add(draw(100).into()).await,
+                _ => {
+                    let limit = usize::from(draw(4));
+                    twin.take(draw(120).into(), limit, draw(8) == 0).await;
+                }
+            }
+            if step % 500 == 499 {
+                drop(twin.engine);
+                twin.engine = open();
+            }
+        }
+        assert!(twin.entries.len() < 100);
+        for _ in 0..2 {
+            twin.take(u64::MAX, usize::MAX, false).await;
+            assert!(twin.entries.is_empty());
+        }
+        // What is empty is not walked again.
+        let begins = || {
+            let db = twin.engine.0.db();
+            let mut queues = db.as_ref().unwrap().queues();
+            let mut begins = Vec::new();
+            let note = |from: &[u8]| {
+                begins = from.to_vec();
+                Ok(vec![])
+            };
+            queues.walk((Space::Queues, b"q"), b"r", 1, note).unwrap();
+            begins
+        };
+        assert_eq!(begins(), Twin::key(u64::MAX));
     }
 }

@@ -48,8 +48,8 @@ impl Wanted {
 /// nobody can add to it meanwhile.
 fn scope(space: Space, key: &[u8]) -> Option<&[u8]> {
     match space {
-        // The tag with all its variants.
-        Space::Variants => key.get(..32),
+        // The tag with all its variants and their members.
+        Space::Variants | Space::Members => key.get(..32),
         // Owner and recording: with its heads, shares and segments.
         Space::Records if key.first() != Some(&b'i') => key.get(1..21),
         Space::Segments => key.get(..20),
@@ -62,6 +62,7 @@ fn scope(space: Space, key: &[u8]) -> Option<&[u8]> {
 fn lock(space: Space, scope: &[u8]) -> i64 {
     let space = match space {
         Space::Segments => Space::Records,
+        Space::Members => Space::Variants,
         other => other,
     };
     named_lock(&[space.name().as_bytes(), b"\0", scope].concat())
@@ -194,7 +195,10 @@ mod tests {
         };
         let (tag, last) = ([7; 64], [u8::MAX; 64]);
         let of_tag = (Space::Variants, &tag[..32], &behind(&tag[..32])[..]);
-        assert_eq!(locks(&[(Space::Variants, &tag)], &[of_tag]), 1);
+        let of_members = (Space::Members, &tag[..], &behind(&tag)[..]);
+        let member = [tag.as_slice(), &[1; 4]].concat();
+        let (variant, member) = ((Space::Variants, &tag[..]), (Space::Members, &member[..]));
+        assert_eq!(locks(&[variant, member], &[of_tag, of_members]), 1);
         let of_last = (Space::Variants, &last[..32], &behind(&last[..32])[..]);
         assert_eq!(locks(&[(Space::Variants, &last)], &[of_last]), 1);
         assert_eq!(

@@ -8,7 +8,7 @@ use tokio_postgres::Client;
 
 /// What leads from each version to the next. A server of an older version may still run on the
 /// tables: a migration adds, and takes away only what no version before it uses.
-const MIGRATIONS: &[&str] = &[include_str!("schema/1.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("schema/1.sql"), include_str!("schema/2.sql")];
 
 /// Makes or updates the tables, under a lock, so that servers that start at once do it once.
 pub async fn migrate(client: &mut Client) -> Result<(), Error> {

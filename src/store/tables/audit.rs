@@ -6,10 +6,10 @@
 //! has become since; a single count if it is still what it was, else the next audit sees to it.
 
 use super::owners::{self, usage_of};
-use super::{Delta, Engine, Needs, Snapshot, Space, Tx, chunks, parse, trash, tx};
+use super::{Delta, Engine, Needs, Snapshot, Space, Tx, chunks, members, parse, trash, tx};
 use crate::ownership::{Leaf, Tree};
 use crate::protocol::Stats;
-use crate::store::record::{BlobState, RecordingRecord, SegmentRecord, VariantRecord};
+use crate::store::record::{self, BlobState, Group, RecordingRecord, SegmentRecord, VariantRecord};
 use crate::store::{Audit, Error, Hash};
 use std::collections::{BTreeMap, HashMap};
 
@@ -34,6 +34,8 @@ struct Member {
 #[derive(Default)]
 struct Wrong {
     members: Vec<Member>,
+    /// Of variants whose members are in rows: how many, recorded and counted.
+    numbers: Vec<(Hash, Hash, u64, u64)>,
     /// Recorded and counted.
     usage: Vec<(Leaf, u64, u64)>,
     blobs: Vec<(Hash, Option<BlobState>, u32)>,
@@ -82,6 +84,11 @@ pub async fn audit<E: Engine>(engine: &E, tree: &Tree, now: u64) -> Result<Audit
         Ok(true)
     })
     .await?;
+    // Before members, who change them when they leave.
+    let mend_number = move |tx: &mut Tx<'_>, (tag, d1, recorded, counted)| {
+        chunks::mend_number(tx, (&tag, &d1), now, (recorded, counted))
+    };
+    audit.mended += mend(engine, wrong.numbers, mend_number).await?;
     let tree = tree.clone();
     audit.mended += mend(engine, wrong.members, move |tx, m| {
         chunks::mend(
@@ -235,7 +242,7 @@ async fn compare_refs(
             counted.bytes_stored += len;
             counted.chunks += u64::from(last_tag.replace(tag) != Some(tag));
             let named = refs.get(&(tag, d1));
-            for (leaf, member) in record.members {
+            let mut compare = |leaf: Leaf, member: record::Member| {
                 *usage.entry(leaf).or_default() += member.charged() * len;
                 counted.bytes_logical += member.refs * len;
                 let named = named.and_then(|n| n.get(&leaf)).copied().unwrap_or(0);
@@ -247,6 +254,22 @@ async fn compare_refs(
                         recorded: member.refs,
                         counted: named,
                     });
+                }
+            };
+            match record.group {
+                Group::Here(members) => members.into_iter().for_each(|(l, m)| compare(l, m)),
+                Group::Rows(recorded) => {
+                    let mut number = 0;
+                    let mut rows = Walk::new(Space::Members, &key, &tx::behind(&key));
+                    while let Some(page) = rows.page(snapshot).await? {
+                        number += page.len() as u64;
+                        for (row, member) in page {
+                            compare(members::leaf_of(&row)?, parse(&member)?);
+                        }
+                    }
+                    if number != recorded {
+                        wrong.numbers.push((tag, d1, recorded, number));
+                    }
                 }
             }
         }

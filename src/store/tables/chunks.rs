@@ -3,12 +3,12 @@
 
 use super::owners::charge;
 use super::tx::{behind, signed};
-use super::{Space, Tx, parse, recordings, trash};
+use super::{Space, Tx, members, parse, recordings, trash};
 use crate::ownership::{Leaf, Tree};
 use crate::protocol::{ChunkRef, MAX_VARIANTS, Outcome, Variant};
-use crate::store::record::{Member, VariantRecord, epoch};
+use crate::store::record::{Group, Member, VariantRecord, epoch};
 use crate::store::{Error, HOLD_MS, Hash, Item, Opening, Place, Via};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use subtle::ConstantTimeEq as _;
 
 const HOUR_MS: u64 = 3600 * 1000;
@@ -44,21 +44,27 @@ fn healthy(mut all: Vec<(Hash, VariantRecord)>) -> Vec<(Hash, VariantRecord)> {
 
 /// Those that an owner has to look at: the oldest ones, a bounded number, and of those it holds
 /// or has added at least the oldest. (Others could have filled the tag before it.)
-fn considered(mut all: Vec<(Hash, VariantRecord)>, owner: Leaf) -> Vec<(Hash, VariantRecord)> {
-    let own = |(_, r): &(Hash, VariantRecord)| r.members.contains_key(&owner);
-    match all.iter().position(own).filter(|at| *at >= MAX_VARIANTS) {
-        Some(at) => {
-            all.swap(MAX_VARIANTS - 1, at);
-            all.truncate(MAX_VARIANTS);
+fn considered(
+    tx: &Tx<'_>,
+    tag: &Hash,
+    mut all: Vec<(Hash, VariantRecord)>,
+    owner: Leaf,
+) -> Result<Vec<(Hash, VariantRecord)>, Error> {
+    if all.len() > MAX_VARIANTS {
+        for (at, (d1, record)) in all.iter().enumerate() {
+            if members::get(tx, (tag, d1), &record.group, owner)?.is_some() {
+                all.swap(at.min(MAX_VARIANTS - 1), at);
+                break;
+            }
         }
-        None => all.truncate(MAX_VARIANTS),
+        all.truncate(MAX_VARIANTS);
     }
-    all
+    Ok(all)
 }
 
 /// See [`Metadata::lookup`](crate::store::Metadata::lookup).
 pub fn lookup(tx: &Tx<'_>, tree: &Tree, owner: Leaf, tag: &Hash) -> Result<Vec<Variant>, Error> {
-    let found = considered(healthy(of_tag(tx, tag)?), owner);
+    let found = considered(tx, tag, healthy(of_tag(tx, tag)?), owner)?;
     let shown = found.iter().map(|(d1, r)| r.shown(tree, tag, d1));
     Ok(shown.collect())
 }
@@ -68,15 +74,20 @@ fn hold_key(until: u64, tag: &Hash, d1: &Hash, leaf: Leaf) -> Vec<u8> {
     [b"h", until.as_slice(), tag, d1, &leaf].concat()
 }
 
-/// Writes a variant whose member `owner` has changed from `before`, with its hold and its charge.
+/// Changes `owner`'s part in a variant from `before` to `after`, with its hold and its charge.
 fn put_member(
     tx: &mut Tx<'_>,
     (tag, d1): (&Hash, &Hash),
-    record: &VariantRecord,
+    record: &mut VariantRecord,
     owner: Leaf,
-    before: Option<Member>,
+    (before, after): (Option<Member>, Option<Member>),
 ) -> Result<(), Error> {
-    let after = record.members.get(&owner).copied();
+    // Else all that changes is a row.
+    let write = matches!(record.group, Group::Here(_)) || before.is_some() != after.is_some();
+    members::put(tx, (tag, d1), &mut record.group, owner, (before, after))?;
+    if write {
+        tx.put(Space::Variants, key(tag, d1), record);
+    }
     let hold = |m: Option<Member>| m.map_or(0, |m| m.hold_until);
     let len = u64::from(record.len);
     if hold(before) != hold(after) {
@@ -92,7 +103,6 @@ fn put_member(
     charge(tx, owner, charged(before), charged(after))?;
     let refs = |m: Option<Member>| m.map_or(0, |m| m.refs * len);
     tx.count(|t| t.bytes_logical += signed(refs(after)) - signed(refs(before)));
-    tx.put(Space::Variants, key(tag, d1), record);
     Ok(())
 }
 
@@ -105,15 +115,14 @@ fn hold(
     owner: Leaf,
     until: u64,
 ) -> Result<(), Error> {
-    let before = record.members.get(&owner).copied();
+    let before = members::get(tx, (tag, d1), &record.group, owner)?;
     match before {
         Some(member) if member.refs > 0 || member.hold_until == until => return Ok(()),
-        Some(_) => {
-            record.members.insert(owner, held(until));
-        }
-        None => record.join(tree, (tag, d1), owner, held(until))?,
+        Some(_) => (),
+        None => record.renew(tree, (tag, d1))?,
     }
-    put_member(tx, (tag, d1), &record, owner, before)
+    let change = (before, Some(held(until)));
+    put_member(tx, (tag, d1), &mut record, owner, change)
 }
 
 fn held(hold_until: u64) -> Member {
@@ -159,7 +168,7 @@ pub fn register(
     let new_tag = all.is_empty();
     let all = healthy(all);
     let added_before = all.iter().any(|(_, r)| r.creator == owner);
-    let unseen: Vec<Variant> = considered(all, owner)
+    let unseen: Vec<Variant> = considered(tx, tag, all, owner)?
         .iter()
         .filter(|(d1, _)| !item.refused.contains(d1))
         .map(|(d1, r)| r.shown(tree, tag, d1))
@@ -181,7 +190,7 @@ pub fn register(
         t.variants += 1;
         t.bytes_stored += i64::from(item.len);
     });
-    let record = VariantRecord {
+    let mut record = VariantRecord {
         order,
         epoch,
         c2: tree.admit(tag, d1, &epoch, &item.c2),
@@ -190,10 +199,11 @@ pub fn register(
         creator: owner,
         created_ms: now,
         damaged: false,
-        members: [(owner, held(until))].into(),
+        group: Group::Here(BTreeMap::new()),
     };
     trash::use_blob(tx, d1)?;
-    put_member(tx, (tag, d1), &record, owner, None)?;
+    let change = (None, Some(held(until)));
+    put_member(tx, (tag, d1), &mut record, owner, change)?;
     Ok(Outcome::Added)
 }
 
@@ -204,13 +214,15 @@ pub fn refer(tx: &mut Tx<'_>, chunk: &ChunkRef, owner: Leaf, refs: u64) -> Resul
     let Some(mut record) = record.filter(|r| !r.damaged) else {
         return Ok(false);
     };
-    let Some(member) = record.members.get_mut(&owner) else {
+    let Some(before) = members::get(tx, (tag, d1), &record.group, owner)? else {
         return Ok(false);
     };
-    let before = *member;
-    member.refs += refs;
-    member.hold_until = 0;
-    put_member(tx, (tag, d1), &record, owner, Some(before))?;
+    let after = Member {
+        refs: before.refs + refs,
+        hold_until: 0,
+    };
+    let change = (Some(before), Some(after));
+    put_member(tx, (tag, d1), &mut record, owner, change)?;
     Ok(true)
 }
 
@@ -227,17 +239,20 @@ pub fn release(
     let Some(mut record) = record else {
         return Ok(());
     };
-    let Some(member) = record.members.get_mut(&owner) else {
+    let Some(before) = members::get(tx, (tag, d1), &record.group, owner)? else {
         return Ok(());
     };
-    let before = *member;
-    change(member);
-    let gone = member.refs == 0 && member.hold_until == 0;
-    let remains = !gone || record.leave(tree, (tag, d1), owner)?;
-    put_member(tx, (tag, d1), &record, owner, Some(before))?;
-    match remains {
-        true => Ok(()),
-        false => remove(tx, (tag, d1), &record, now),
+    let mut after = before;
+    change(&mut after);
+    let stays = after.refs > 0 || after.hold_until > 0;
+    if !stays {
+        record.renew(tree, (tag, d1))?;
+    }
+    let change = (Some(before), stays.then_some(after));
+    put_member(tx, (tag, d1), &mut record, owner, change)?;
+    match record.group.is_empty() {
+        true => remove(tx, (tag, d1), &record, now),
+        false => Ok(()),
     }
 }
 
@@ -261,7 +276,7 @@ fn remove(
 /// See [`Metadata::expire_holds`](crate::store::Metadata::expire_holds).
 pub fn expire(tx: &mut Tx<'_>, tree: &Tree, now: u64) -> Result<usize, Error> {
     let end = [b"h", now.to_be_bytes().as_slice()].concat();
-    let due = tx.walk(Space::Queues, b"h", &end, EXPIRE_BATCH)?;
+    let due = tx.queue(Space::Queues, b"h", &end, EXPIRE_BATCH)?;
     for (hold, _) in &due {
         let wrong = || Error::Corrupt("hold");
         let (variant, leaf) = hold
@@ -302,10 +317,15 @@ pub fn open(
             return Ok(None);
         }
         let record = tx.get::<VariantRecord>(Space::Variants, &key(tag, d1))?;
-        let held = record.filter(|r| r.members.contains_key(&holder));
-        Ok(held.map(|r| Opening {
-            wrapped: r.wrapped(tree, tag, d1, reader),
-            c3: r.c3,
+        let Some(record) = record else {
+            return Ok(None);
+        };
+        // Both at once.
+        let near = members::near(tx, (tag, d1), &record.group, reader)?;
+        let held = members::get(tx, (tag, d1), &record.group, holder)?;
+        Ok(held.map(|_| Opening {
+            wrapped: record.wrapped(tree, (tag, d1), &near, reader),
+            c3: record.c3,
         }))
     };
     chunks.iter().map(open).collect()
@@ -338,12 +358,37 @@ pub fn mend(
     (recorded, counted): (u64, u64),
 ) -> Result<bool, Error> {
     let record = tx.get::<VariantRecord>(Space::Variants, &key(tag, d1))?;
-    let member = record.and_then(|r| r.members.get(&owner).copied());
+    let member = match record {
+        Some(record) => members::get(tx, (tag, d1), &record.group, owner)?,
+        None => None,
+    };
     let as_it_was = member.is_some_and(|m| m.refs == recorded);
     if as_it_was {
         release(tx, tree, (tag, d1), owner, now, |m| m.refs = counted)?;
     }
     Ok(as_it_was)
+}
+
+/// Corrects how many members a variant has in rows, if it is still recorded as it was.
+pub fn mend_number(
+    tx: &mut Tx<'_>,
+    (tag, d1): (&Hash, &Hash),
+    now: u64,
+    (recorded, counted): (u64, u64),
+) -> Result<bool, Error> {
+    let record = tx.get::<VariantRecord>(Space::Variants, &key(tag, d1))?;
+    let as_it_was = |r: &VariantRecord| matches!(r.group, Group::Rows(n) if n == recorded);
+    let Some(mut record) = record.filter(as_it_was) else {
+        return Ok(false);
+    };
+    match counted {
+        0 => remove(tx, (tag, d1), &record, now)?,
+        _ => {
+            record.group = Group::Rows(counted);
+            tx.put(Space::Variants, key(tag, d1), &record);
+        }
+    }
+    Ok(true)
 }
 
 /// See [`Metadata::mark`](crate::store::Metadata::mark).

@@ -5,6 +5,7 @@
 mod audit;
 mod chunks;
 mod copy;
+mod members;
 mod owners;
 mod recordings;
 mod servers;
@@ -109,20 +110,38 @@ impl<E: Engine> Tables<E> {
         self.engine.write(needs, move |tx| work(tx, &tree)).await
     }
 
-    /// Makes counts wrong, for tests of [`Metadata::audit`].
+    /// Makes counts wrong, for tests of [`Metadata::audit`]: of members in records, in rows, and
+    /// numbers of rows; how many each.
     #[cfg(test)]
-    pub(super) async fn spoil(&self) {
+    pub(super) async fn spoil(&self) -> [u64; 3] {
+        use super::record::{Group, Member, VariantRecord};
         let spoil = |tx: &mut Tx<'_>, _: &Tree| {
+            let mut spoilt = [0; 3];
             for (key, value) in tx.walk(Space::Variants, &[], &behind(&[]), usize::MAX)? {
-                let mut record: super::record::VariantRecord = parse(&value)?;
-                record.members.values_mut().for_each(|m| m.refs += 3);
+                let mut record: VariantRecord = parse(&value)?;
+                match &mut record.group {
+                    Group::Here(members) => {
+                        members.values_mut().for_each(|m| m.refs += 3);
+                        spoilt[0] += members.len() as u64;
+                    }
+                    Group::Rows(number) => {
+                        *number -= 2;
+                        spoilt[2] += 1;
+                    }
+                }
                 tx.put(Space::Variants, key, &record);
+            }
+            for (key, value) in tx.walk(Space::Members, &[], &behind(&[]), usize::MAX)? {
+                let mut member: Member = parse(&value)?;
+                member.refs += 3;
+                tx.put(Space::Members, key, &member);
+                spoilt[1] += 1;
             }
             tx.put(Space::Owners, owners::usage_of(0), &77u64);
             tx.count(|t| t.chunks -= 3);
-            Ok(())
+            Ok(spoilt)
         };
-        self.write(Needs::Reserve, spoil).await.unwrap();
+        self.write(Needs::Reserve, spoil).await.unwrap()
     }
 }
 

@@ -87,7 +87,7 @@ pub fn spend(
 fn forget(tx: &mut Tx<'_>, now: u64) -> Result<(), Error> {
     let wrong = || Error::Corrupt("expiry");
     let end = [&[EXPIRY], now.to_be_bytes().as_slice()].concat();
-    for (expiry, _) in tx.walk(Space::Servers, &[EXPIRY], &end, FORGET_BATCH)? {
+    for (expiry, _) in tx.queue(Space::Servers, &[EXPIRY], &end, FORGET_BATCH)? {
         let rest = expiry.get(9..).ok_or_else(wrong)?;
         let (kind, mark) = rest.split_first().ok_or_else(wrong)?;
         let mark: &Mark = mark.try_into().map_err(|_| wrong())?;

@@ -108,7 +108,7 @@ pub fn discard(tx: &mut Tx<'_>, d1: &Hash, now: u64) -> Result<(), Error> {
 /// See [`Metadata::claim_trash`](crate::store::Metadata::claim_trash).
 pub fn claim(tx: &mut Tx<'_>, before: u64, max: usize) -> Result<Vec<Hash>, Error> {
     let mut claimed = Vec::new();
-    for (key, _) in tx.walk(Space::Queues, b"t", &trash_key(before, &[0; 32]), max)? {
+    for (key, _) in tx.queue(Space::Queues, b"t", &trash_key(before, &[0; 32]), max)? {
         let (since, d1) = parts(&key)?;
         match state(tx, &d1)? {
             Some(BlobState::Claimed(at)) if at == since => claimed.push(d1),
@@ -151,7 +151,7 @@ pub fn deleted(tx: &mut Tx<'_>, blobs: &[Hash], at: u64) -> Result<(), Error> {
         }
     }
     let end = deleted_key(at.saturating_sub(REMEMBER_MS), &[0; 32]);
-    for (key, _) in tx.walk(Space::Queues, b"d", &end, FORGET_BATCH)? {
+    for (key, _) in tx.queue(Space::Queues, b"d", &end, FORGET_BATCH)? {
         let (at, d1) = parts(&key)?;
         if state(tx, &d1)? == Some(BlobState::Deleted(at)) {
             unqueue(tx, &d1, Some(BlobState::Deleted(at)));

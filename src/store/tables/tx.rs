@@ -13,6 +13,8 @@ pub enum Space {
     Owners,
     /// Tag, d1 → variant.
     Variants,
+    /// Tag, d1, leaf → an owner's part in a variant that has many.
+    Members,
     /// d1 → state.
     Blobs,
     /// Recordings, heads and shares.
@@ -40,6 +42,7 @@ impl Space {
     pub const METADATA: &[Self] = &[
         Self::Owners,
         Self::Variants,
+        Self::Members,
         Self::Blobs,
         Self::Records,
         Self::Segments,
@@ -60,6 +63,7 @@ impl Space {
         match self {
             Self::Owners => "owners",
             Self::Variants => "variants",
+            Self::Members => "members",
             Self::Blobs => "blobs",
             Self::Records => "records",
             Self::Segments => "segments",
@@ -89,6 +93,18 @@ pub trait Source {
     /// The first `limit` pairs from `from` up to and without `to`, in order.
     fn range(&self, space: Space, from: &[u8], to: &[u8], limit: usize)
     -> Result<Vec<Pair>, Error>;
+
+    /// The same for the keys that begin with `queue`: a source may know up to where there are
+    /// none.
+    fn queue(
+        &self,
+        space: Space,
+        queue: &[u8],
+        to: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Pair>, Error> {
+        self.range(space, queue, to, limit)
+    }
 }
 
 /// Signed changes of the fields of [`Stats`]: they can be added in any order.
@@ -238,6 +254,18 @@ impl<'a> Tx<'a> {
         limit: usize,
     ) -> Result<Vec<Pair>, Error> {
         self.source.range(space, from, to, limit)
+    }
+
+    /// Walks a queue from its head: keys that begin with `queue`, up to and without `to`, which
+    /// are taken out where they are the smallest. See [`Tx::walk`].
+    pub fn queue(
+        &self,
+        space: Space,
+        queue: &[u8],
+        to: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Pair>, Error> {
+        self.source.queue(space, queue, to, limit)
     }
 
     /// Changes the totals.
