@@ -36,6 +36,15 @@ async fn other_secrets_and_newer_tables_are_refused() {
     let server = PostgresServer::start();
     let url = server.database("vault");
     open(&url).await;
+    // Tables of before there were registries.
+    server.run(
+        "vault",
+        "drop table camvault.parties, camvault.contracts, camvault.tickets, camvault.words,
+             camvault.log, camvault.features;
+         alter table camvault.settings drop column registry_secrets;
+         update camvault.settings set version = 1",
+    );
+    assert_eq!(registry(&url).await.registered().await.unwrap(), 0);
     let tree = || Tree::new(conformance::MASTER);
     let address: PostgresUrl = url.parse().unwrap();
     let other = Postgres::open(&address, tree(), [2; 32]).await;
