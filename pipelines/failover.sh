@@ -7,10 +7,13 @@ cd "$root"
 source pipelines/setup.sh
 # shellcheck source=engines.sh
 source pipelines/engines.sh
+# shellcheck source=ceph.sh
+source pipelines/ceph.sh
 
 usage() {
     cat <<'END_OF_USAGE'
-Usage: ./pipelines/failover.sh [--cameras N] [--seconds N] [--seed N] [--out DIR]
+Usage: ./pipelines/failover.sh [--cameras N] [--fps N] [--seconds N] [--storage moto|ceph]
+                               [--seed N] [--out DIR]
 
 Parts of a vault die while cameras record. Two camvault servers share a PostgreSQL database with a
 synchronous standby, and a bucket. N recorders, two at each camera and one of these at each server,
@@ -20,24 +23,29 @@ record live, with spools. Meanwhile, at random times and in random order:
   - the database's primary is killed with all its processes, and some seconds later the standby is
     promoted. The dead one comes back as a new standby;
   - the S3 service is frozen (SIGSTOP) and goes on after some seconds. It takes connections
-    meanwhile and does not answer. It is not killed, because moto keeps its objects in memory.
+    meanwhile and does not answer. It is not killed, because moto keeps its objects in memory. With
+    --storage ceph one of three storage daemons is killed (SIGKILL), and started again.
 
 A recorder has one address. While its server is away its footage waits in its spool; behind a balancer
 (deploy/haproxy.cfg) it would be sent to the other one. In the end every recording is verified and
 fetched from the server that did not record it, and compared with what the camera sent.
 
   --cameras N   recorders (default 10)
+  --fps N       frames a second of each camera (default 15); two cores carry 100 recorders with 5
   --seconds N   length of the recording (default 75); each of the three happens once in each minute
+  --storage …   the S3 service: moto (default), or ceph, a cluster of three by Debian's packages
   --seed N      of times and order (default: another one each time; it is printed)
   --out DIR     where spools, logs and footage go (default out/failover)
 END_OF_USAGE
 }
 
-cameras=10 seconds=75 seed=$((10#$(date +%N) % 32768)) out=$root/out/failover
+cameras=10 fps=15 seconds=75 storage=moto seed=$((10#$(date +%N) % 32768)) out=$root/out/failover
 while [ $# -gt 0 ]; do
     case $1 in
         --cameras) cameras=${2:?--cameras needs a number} && shift ;;
+        --fps) fps=${2:?--fps needs a number} && shift ;;
         --seconds) seconds=${2:?--seconds needs a number} && shift ;;
+        --storage) storage=${2:?--storage needs a name} && shift ;;
         --seed) seed=${2:?--seed needs a number} && shift ;;
         --out) out=$(realpath --canonicalize-missing "${2:?--out needs a folder}") && shift ;;
         --help | -h) usage && exit 0 ;;
@@ -47,9 +55,12 @@ while [ $# -gt 0 ]; do
 done
 [ "$cameras" -ge 1 ] && [ "$seconds" -ge 60 ] || die "at least one camera and 60 seconds"
 
-camvault_install postgresql python3-venv procps
 camvault_build "$root"
-camvault_moto "$target"
+case $storage in
+    moto) camvault_install postgresql python3-venv procps && camvault_moto "$target" ;;
+    ceph) camvault_install postgresql procps openssl ceph-{mon,mgr,osd,common} radosgw ;;
+    *) usage >&2 && die "unknown storage: $storage" ;;
+esac
 rm -rf "$out" && mkdir -p "$out/spool" "$out/camera" "$out/fetched"
 # The databases' user has to get through.
 work=$(mktemp -d) && chmod 711 "$work"
@@ -58,6 +69,7 @@ work=$(mktemp -d) && chmod 711 "$work"
 end_failover() {
     [ -z "${bucket:-}" ] || kill -CONT "$bucket" 2>/dev/null || true
     end_all
+    stop_ceph "$work/ceph"
     stop_database "$work/one"
     stop_database "$work/two"
     rm -rf "$work"
@@ -73,7 +85,11 @@ primary=one standby=two
 declare -A port=([one]=$(free_port) [two]=$(free_port) [s3]=$(free_port) [1]=$(free_port) [2]=$(free_port))
 start_database "$work/one" "${port[one]}"
 start_standby "$work/two" "${port[two]}" "$work/one" "${port[one]}"
-start_bucket "$out/s3.log" "${port[s3]}"
+if [ "$storage" = ceph ]; then
+    start_ceph "$work/ceph" "${port[s3]}"
+else
+    start_bucket "$out/s3.log" "${port[s3]}"
+fi
 declare -A server
 # serve NUMBER: the server of this number, new or again.
 serve() {
@@ -92,9 +108,9 @@ for owner in 1 2; do
     camvault enroll --vault "http://127.0.0.1:${port[$owner]}" --identity "$out/owner$owner.id"
 done
 
-# Whether the servers can work, three times a second.
+# Whether the servers can work, once a second.
 watch_servers() {
-    while sleep 0.3; do
+    while sleep 1; do
         for number in 1 2; do
             code=$(curl --silent --max-time 2 --output /dev/null --write-out '%{http_code}' \
                 "http://127.0.0.1:${port[$number]}/healthz" || true)
@@ -106,14 +122,14 @@ watch_servers >"$out/health.log" &
 pids+=($!)
 
 say "$cameras recorders for $seconds s"
-frames=$((seconds * 15))
+frames=$((seconds * fps))
 pipeline=()
 for recorder in $(seq "$cameras"); do
     camera=$(((recorder + 1) / 2)) at=$((2 - recorder % 2))
     if [ "$at" = 1 ]; then
         pipeline+=(videotestsrc is-live=true pattern=zone-plate kx2=$((9 + camera)) ky2=$((7 + camera))
-            kt=$((3 + camera % 11)) num-buffers="$frames" ! "video/x-raw,width=320,height=240,framerate=15/1"
-            ! x264enc tune=zerolatency speed-preset=ultrafast threads=1 bitrate=400 key-int-max=30 ! h264parse
+            kt=$((3 + camera % 11)) num-buffers="$frames" ! "video/x-raw,width=320,height=240,framerate=$fps/1"
+            ! x264enc tune=zerolatency speed-preset=ultrafast threads=1 bitrate=400 key-int-max=$((2 * fps)) ! h264parse
             ! "video/x-h264,stream-format=byte-stream,alignment=au" ! tee name="camera$camera"
             "camera$camera." ! queue ! filesink location="$out/camera/$camera.h264")
     fi
@@ -167,9 +183,16 @@ the_database_dies() {
     event "$at" "the dead one is a new standby, after $(seconds_of $(($(now) - at))) s"
 }
 
-the_bucket_freezes() {
-    local at
+the_storage_fails() {
+    local at number=$((RANDOM % 3))
     at=$(now)
+    if [ "$storage" = ceph ]; then
+        kill_osd "$work/ceph" "$number"
+        away 4 8
+        start_osd "$work/ceph" "$number"
+        event "$at" "storage daemon $number killed, back after $(seconds_of $(($(now) - at))) s"
+        return
+    fi
     kill -STOP "$bucket"
     away 4 8
     kill -CONT "$bucket"
@@ -182,7 +205,7 @@ rounds=$((seconds / 60))
 slot=$(((seconds - 18) * 1000 / (3 * rounds)))
 number=0
 for _ in $(seq "$rounds"); do
-    all=(a_server_dies the_database_dies the_bucket_freezes)
+    all=(a_server_dies the_database_dies the_storage_fails)
     while [ ${#all[@]} -gt 0 ]; do
         chosen=$((RANDOM % ${#all[@]}))
         happens=${all[$chosen]}
@@ -196,7 +219,7 @@ for _ in $(seq "$rounds"); do
 done
 wait "$recorders" || recorders_failed
 ended=$(now)
-echo "all recordings are complete and acknowledged, $(seconds_of $((ended - begun))) s after the first segment"
+echo "the recorders have ended, $(seconds_of $((ended - begun))) s after the first segment"
 
 say "Every recording, from the server that did not record it"
 whole=0 lost=0 acknowledged=0 rows=()

@@ -23,6 +23,7 @@ pub use gateway::Gateway;
 pub use ttp::Ttp;
 pub use vault::Vault;
 
+use nix::sys::signal::{SigSet, Signal};
 use std::sync::OnceLock;
 use tokio::runtime::{Builder, Runtime};
 
@@ -34,6 +35,12 @@ pub fn runtime() -> Result<&'static Runtime, Error> {
         Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("camvault-net")
+            // A program in C that uses the plugin dies of SIGPIPE when a server closes a connection
+            // that is being written to (writev knows no MSG_NOSIGNAL). Blocked in these threads,
+            // and only there, it is an error of the connection.
+            .on_thread_start(|| {
+                let _ = SigSet::from(Signal::SIGPIPE).thread_block();
+            })
             .enable_all()
             .build()
             .map_err(|e| e.to_string())
@@ -42,4 +49,24 @@ pub fn runtime() -> Result<&'static Runtime, Error> {
         .get_or_init(make)
         .as_ref()
         .map_err(|e| Error::Threads(e.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closed_connection_kills_no_program() {
+        let blocked = || SigSet::thread_get_mask().map(|set| set.contains(Signal::SIGPIPE));
+        let runtime = runtime().unwrap();
+        let worker = runtime.spawn(async move { blocked() });
+        assert_eq!(runtime.block_on(worker).unwrap(), Ok(true));
+        let other = runtime.spawn_blocking(blocked);
+        assert_eq!(runtime.block_on(other).unwrap(), Ok(true));
+        assert_eq!(
+            blocked(),
+            Ok(false),
+            "the caller's own thread is its own affair"
+        );
+    }
 }

@@ -440,15 +440,10 @@ impl<'a> Decoder<'a> {
         })
     }
 
-    /// The next `count` numbers; the vector's others are 0.
+    /// The next `count` numbers; the vector's others are 0. With `WIDE` by AVX-512: for functions that
+    /// are compiled for it.
     #[inline(always)]
-    pub(super) fn vector(&mut self, contexts: &Contexts, count: usize) -> Result<Vector, Error> {
-        self.vector_by::<false>(contexts, count)
-    }
-
-    /// [`Decoder::vector`], with `WIDE` by AVX-512: for functions that are compiled for it.
-    #[inline(always)]
-    pub(super) fn vector_by<const WIDE: bool>(
+    pub(super) fn vector<const WIDE: bool>(
         &mut self,
         contexts: &Contexts,
         count: usize,
@@ -618,7 +613,7 @@ mod tests {
         encoder.finish(&mut bytes);
         let mut decoder = Decoder::new(&bytes).unwrap();
         for (contexts, numbers, count) in sent {
-            let found = decoder.vector(&contexts, count).unwrap();
+            let found = decoder.vector::<false>(&contexts, count).unwrap();
             assert_eq!(found[..count], numbers[..count]);
             assert_eq!(decoder.bits(7).unwrap(), numbers[0] & 127);
         }

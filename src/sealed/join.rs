@@ -131,7 +131,7 @@ impl Joiner {
         } else {
             let mut others: Vec<Vec<bool>> = Vec::with_capacity(planes);
             for was in &self.past.sent {
-                let code = |contexts: &_, _, count| decoder.vector(contexts, count);
+                let code = |contexts: &_, _, count| simd::vector(&mut decoder, contexts, count);
                 others.push(model::sent(&tiles, &others, was, code)?);
             }
             self.past.sent = others;
@@ -167,7 +167,7 @@ impl Joiner {
             for (context, &block) in contexts.iter_mut().zip(blocks) {
                 *context += model::uneven(means, tiles, block as usize);
             }
-            let numbers = decoder.vector(&contexts, blocks.len())?;
+            let numbers = simd::vector(decoder, &contexts, blocks.len())?;
             for (number, &block) in numbers.into_iter().zip(blocks) {
                 let like = model::mean(means, tiles, block as usize);
                 let off = by.step.wrapping_mul(unfold(number));
@@ -181,7 +181,7 @@ impl Joiner {
         let extents = &mut self.past.extents[plane];
         for blocks in blocks.chunks(LANES) {
             let context = EXTENT + u8::from(!luma);
-            let numbers = decoder.vector(&[context; LANES], blocks.len())?;
+            let numbers = simd::vector(decoder, &[context; LANES], blocks.len())?;
             for (number, &block) in numbers.into_iter().zip(blocks) {
                 let like = model::extent(extents, tiles, block as usize);
                 let extent = i16::from(like).wrapping_add(unfold(number));
@@ -219,18 +219,14 @@ impl Joiner {
             for (&block, now) in these.iter().zip(now) {
                 self.past.activity[plane][block as usize] = now;
             }
-            if by.loss > 0 {
+            if by.loss > 0 && !known.empty() {
                 let mut steps = [by.step; LANES];
                 for (step, &i) in steps.iter_mut().zip(sorted) {
                     if exact[i as usize].is_some() {
                         *step = 1;
                     }
                 }
-                for values in &mut group {
-                    for (value, step) in values.0.iter_mut().zip(steps) {
-                        *value = value.wrapping_mul(step);
-                    }
-                }
+                simd::scale(&mut group, &steps);
             }
             for ((mean, &block), &i) in group[0].0.iter_mut().zip(these).zip(sorted) {
                 *mean = means[block as usize].wrapping_add(exact[i as usize].unwrap_or(0));
@@ -275,7 +271,7 @@ impl Joiner {
         sent.widths.reserve_exact(blocks.len() * each);
         let mut exact = Vec::with_capacity(blocks.len());
         for blocks in blocks.chunks(LANES) {
-            let flags = decoder.vector(&[FLAG; LANES], blocks.len())?;
+            let flags = simd::vector(decoder, &[FLAG; LANES], blocks.len())?;
             for (&block, flags) in blocks.iter().zip(flags) {
                 for number in 0..each {
                     let wide = flags & IS_WIDE != 0 && decoder.bits(1)? == 1;
@@ -358,7 +354,7 @@ fn edges(
         for y in top..top + height {
             for x in left..left + width {
                 if next == LANES {
-                    numbers = decoder.vector(&[EDGE; LANES], left_over.min(LANES))?;
+                    numbers = simd::vector(decoder, &[EDGE; LANES], left_over.min(LANES))?;
                     left_over -= left_over.min(LANES);
                     next = 0;
                 }

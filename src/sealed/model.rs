@@ -3,7 +3,7 @@
 
 use super::entropy::{Contexts, Decoder, Encoder, HOLE, Vector, fold, unfold};
 use super::picture::Tiles;
-use super::transform::{Group, LANES, Lanes};
+use super::transform::{self, Group, LANES, Lanes, Numbers};
 use super::{Error, Geometry};
 use crate::watermark::{Class, Settings};
 
@@ -296,6 +296,12 @@ pub(super) struct Known<'a> {
 }
 
 impl Known<'_> {
+    /// Whether no block has a coefficient.
+    #[inline(always)]
+    pub(super) fn empty(&self) -> bool {
+        self.extents[..self.count].iter().all(|&extent| extent == 0)
+    }
+
     /// The blocks that have no number for a coefficient, a bit a block; `None` if none has one.
     #[inline(always)]
     fn holes(&self, at: usize, extent: u8) -> Option<u16> {
@@ -328,6 +334,9 @@ pub(super) fn encode(
     order: &Order,
     known: Known,
 ) -> Activity {
+    if known.empty() {
+        return [0; LANES];
+    }
     let mut around = Around::new(known.above);
     for &(at, extent) in &order.at {
         let at = usize::from(at) % 64;
@@ -355,6 +364,9 @@ pub(super) fn decode<const WIDE: bool>(
     order: &Order,
     known: Known,
 ) -> Result<Activity, Error> {
+    if known.empty() {
+        return Ok([0; LANES]);
+    }
     let mut around = Around::new(known.above);
     for &(at, extent) in &order.at {
         let at = usize::from(at) % 64;
@@ -363,7 +375,7 @@ pub(super) fn decode<const WIDE: bool>(
         };
         let mut contexts = around.contexts(at, known.first);
         dig(&mut contexts, holes);
-        let numbers = decoder.vector_by::<WIDE>(&contexts, known.count)?;
+        let numbers = decoder.vector::<WIDE>(&contexts, known.count)?;
         let values = &mut group[at].0;
         for i in 0..LANES {
             values[i] = unfold(numbers[i]);
@@ -549,11 +561,49 @@ impl Quantiser {
     }
 }
 
-/// All coefficients in steps.
+/// Takes sixteen blocks to what is left of them with a loss, and `numbers`, by which their coefficients
+/// differ from predictions (0 where they are candidates), to steps. Returns the blocks whose samples
+/// would leave 0..=255, a bit a block: they and their numbers stay as they are.
 #[inline(always)]
-pub(super) fn quantise(group: &mut Group, by: Quantiser) {
-    for value in group.iter_mut().flat_map(|values| &mut values.0) {
-        *value = by.steps(*value);
+pub(super) fn seal<L: Numbers>(group: &mut Group, numbers: &mut Group, by: Quantiser) -> u16 {
+    let (mut sealed, mut steps) = (*group, *numbers);
+    for (sealed, steps) in sealed.iter_mut().zip(&mut steps) {
+        for (sealed, number) in sealed.0.iter_mut().zip(&mut steps.0) {
+            let steps = by.steps(*number);
+            *sealed += steps * by.step - *number;
+            *number = steps;
+        }
+    }
+    let mut joined = sealed;
+    transform::inverse::<L>(&mut joined);
+    let mut beyond = [0i16; LANES];
+    for samples in &joined {
+        for (beyond, sample) in beyond.iter_mut().zip(samples.0) {
+            *beyond |= sample & !255;
+        }
+    }
+    let stay = beyond.map(|beyond| -i16::from(beyond != 0));
+    let choose = |now: &mut Group, then: &Group| {
+        for (now, then) in now.iter_mut().zip(then) {
+            for i in 0..LANES {
+                now.0[i] = now.0[i] & stay[i] | then.0[i] & !stay[i];
+            }
+        }
+    };
+    choose(group, &sealed);
+    choose(numbers, &steps);
+    stay.iter()
+        .enumerate()
+        .fold(0, |bits, (i, &stay)| bits | u16::from(stay != 0) << i)
+}
+
+/// Coefficients from steps, which each block has its own of.
+#[inline(always)]
+pub(super) fn scale(group: &mut Group, steps: &[i16; LANES]) {
+    for values in group {
+        for (value, step) in values.0.iter_mut().zip(steps) {
+            *value = value.wrapping_mul(*step);
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! Same integers on all.
 
 use super::Error;
-use super::entropy::{self, Decoder, Encoder, Step};
+use super::entropy::{self, Contexts, Decoder, Encoder, Step, Vector};
 use super::model::{self, Activity, Extents, Known, Order, Quantiser};
 use super::picture::{self, Tiles};
 use super::transform::{self, Group, LANES, Lanes, Numbers};
@@ -64,8 +64,12 @@ fastest!(
     model::extents(group: &Group) -> Extents
 );
 fastest!(
-    /// All coefficients in steps.
-    model::quantise(group: &mut Group, by: Quantiser)
+    /// Takes sixteen blocks to what is left of them with a loss.
+    model::seal<Lanes, avx2::Sixteen>(group: &mut Group, numbers: &mut Group, by: Quantiser) -> u16
+);
+fastest!(
+    /// Coefficients from steps.
+    model::scale(group: &mut Group, steps: &[i16; LANES])
 );
 fastest!(
     /// Which blocks differ by more than is allowed.
@@ -93,6 +97,24 @@ pub(super) fn decode(
         return unsafe { wide(decoder, group, order, known) };
     }
     model::decode::<false>(decoder, group, order, known)
+}
+
+/// The next `count` numbers: see [`Decoder::vector`].
+pub(super) fn vector(
+    decoder: &mut Decoder,
+    contexts: &Contexts,
+    count: usize,
+) -> Result<Vector, Error> {
+    #[cfg(target_arch = "x86_64")]
+    if has_512() {
+        #[target_feature(enable = "avx2,avx512f,avx512bw,avx512dq,avx512vl,popcnt")]
+        fn wide(decoder: &mut Decoder, contexts: &Contexts, count: usize) -> Result<Vector, Error> {
+            decoder.vector::<true>(contexts, count)
+        }
+        // SAFETY: the processor has what `wide` asks for.
+        return unsafe { wide(decoder, contexts, count) };
+    }
+    decoder.vector::<false>(contexts, count)
 }
 
 /// Symbols to words: see [`entropy::states`].

@@ -389,23 +389,18 @@ impl Splitter {
         let mut exact = Vec::with_capacity(blocks.len());
         self.numbers.clear();
         for (blocks, group) in blocks.chunks(LANES).zip(&mut self.groups) {
-            let mut like = model::smooth(means, tiles, blocks);
             let taken = match plane {
                 0 => model::taken(&self.settings, tiles, blocks),
                 _ => [0; 64],
             };
-            let mut coarse = [0; LANES];
-            for (coarse, &block) in coarse.iter_mut().zip(blocks) {
-                *coarse = means[block as usize];
-            }
             let mut numbers = *group;
-            for (at, like) in &mut like {
+            for (at, like) in model::smooth(means, tiles, blocks) {
                 for i in 0..LANES {
-                    numbers[*at].0[i] -= like.0[i];
+                    numbers[at].0[i] -= like.0[i];
                 }
             }
-            for (number, coarse) in numbers[0].0.iter_mut().zip(coarse) {
-                *number -= coarse;
+            for (number, &block) in numbers[0].0.iter_mut().zip(blocks) {
+                *number -= means[block as usize];
             }
             for (numbers, taken) in numbers
                 .iter_mut()
@@ -416,52 +411,10 @@ impl Splitter {
                     numbers.0[i] &= ((taken >> i & 1) as i16) - 1;
                 }
             }
-            let mut outside = 0u16;
-            if by.loss > 0 {
-                let residual = numbers;
-                simd::quantise(&mut numbers, by);
-                let mut sealed = numbers;
-                for value in sealed.iter_mut().flat_map(|values| &mut values.0) {
-                    *value *= by.step;
-                }
-                sealed[0].0 = coarse;
-                for (at, like) in like {
-                    for i in 0..LANES {
-                        sealed[at].0[i] += like.0[i];
-                    }
-                }
-                for (at, taken) in taken
-                    .into_iter()
-                    .enumerate()
-                    .filter(|(_, taken)| *taken > 0)
-                {
-                    for i in 0..LANES {
-                        if taken >> i & 1 == 1 {
-                            sealed[at].0[i] = group[at].0[i];
-                        }
-                    }
-                }
-                let mut joined = sealed;
-                simd::inverse(&mut joined);
-                let mut samples = [0i16; LANES];
-                for joined in joined {
-                    for (samples, sample) in samples.iter_mut().zip(joined.0) {
-                        *samples |= sample & !255;
-                    }
-                }
-                for (i, &samples) in samples.iter().enumerate().take(blocks.len()) {
-                    if samples == 0 {
-                        for (group, sealed) in group.iter_mut().zip(sealed) {
-                            group.0[i] = sealed.0[i];
-                        }
-                    } else {
-                        outside |= 1 << i;
-                        for (numbers, residual) in numbers.iter_mut().zip(residual) {
-                            numbers.0[i] = residual.0[i];
-                        }
-                    }
-                }
-            }
+            let outside = match by.loss {
+                0 => 0,
+                _ => simd::seal(group, &mut numbers, by),
+            };
             exact.extend((0..blocks.len()).map(|i| outside >> i & 1 == 1));
             self.numbers.push(numbers);
         }
