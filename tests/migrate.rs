@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
-//! `camvault migrate`: an embedded vault moves to PostgreSQL and a bucket.
+//! `camvault migrate`: an embedded vault moves to PostgreSQL and a bucket, a third party to
+//! PostgreSQL.
 
 mod common;
+#[path = "common/parties.rs"]
+mod parties;
 #[path = "common/postgres.rs"]
 mod postgres;
 #[path = "common/s3.rs"]
@@ -9,6 +12,9 @@ mod s3;
 
 use common::serve::Program;
 use common::{camvault_with, walk};
+use gstcamvault::client::Ttp;
+use gstcamvault::protocol::{Mode, TicketRequest};
+use parties::Parties;
 use postgres::PostgresServer;
 use s3::{Service, VARIABLES};
 use std::path::Path;
@@ -60,7 +66,10 @@ fn a_vault_moves_to_engines_and_is_served_from_there() {
     assert_eq!(answer["missing"].as_array().unwrap().len(), 0);
     assert_eq!(answer["blobs_copied"], answer["variants"], "{answer}");
     assert_eq!(answer["counts_mended"], 0, "{answer}");
-    assert!(!data.join("metadata").exists() && data.join("metadata.migrated").exists());
+    for kept in ["metadata", "ttp"] {
+        assert!(!data.join(kept).exists(), "{kept}");
+        assert!(data.join(format!("{kept}.migrated")).exists(), "{kept}");
+    }
 
     // Served from the new places, it has all.
     for blob in walk(&data.join("blobs")) {
@@ -95,4 +104,59 @@ fn a_vault_moves_to_engines_and_is_served_from_there() {
     // What is there is not written over.
     let (code, answer) = move_to(&url);
     assert_eq!(code, 1, "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_third_party_moves_and_goes_on() {
+    let database = PostgresServer::start();
+    let url = database.database("ttp");
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("ttp");
+    let program = Program::start(&data, &["--role", "ttp"]);
+    let parties = Parties::at(&program.url, 60_000).await;
+    let agreed = &parties.agreed;
+    let request = TicketRequest {
+        contract: agreed.id.into(),
+        mode: Mode::Oblivious,
+        width: 640,
+        height: 360,
+        feature: Some(7),
+        count: 1,
+    };
+    let key = parties.owner.contract_key(agreed).await.unwrap();
+    let before = parties.owner.tickets(agreed, &key, &request).await.unwrap();
+    assert_eq!(before[0].head.number, 0);
+    program.terminate();
+    assert_eq!(program.exit_code(), Some(0));
+
+    // It is not begun anew in the database.
+    let mut serve = std::process::Command::new("timeout");
+    let serve = serve
+        .args([
+            "60",
+            env!("CARGO_BIN_EXE_camvault"),
+            "serve",
+            "--role",
+            "ttp",
+        ])
+        .args(["--listen", "127.0.0.1:0", "--metadata", &url, "--data"])
+        .arg(&data)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(serve.stderr).unwrap();
+    assert!(said.contains("camvault migrate"), "{said}");
+
+    let moved = ["migrate", text(&data), "--to-metadata", &url];
+    let (code, answer) = camvault_with(&moved, &[]);
+    assert_eq!(code, 0, "{answer}");
+    assert!(answer["registry_rows"].as_u64().unwrap() > 5, "{answer}");
+    let program = Program::start(&data, &["--role", "ttp", "--metadata", &url]);
+    let owner = Ttp::connect(&program.url, parties.owner.identity().clone()).unwrap();
+    assert_eq!(&owner.get_contract(&agreed.id).await.unwrap(), agreed);
+    let after = owner.tickets(agreed, &key, &request).await.unwrap();
+    assert_eq!(after[0].head.number, 1);
+    let (deletion, _) = owner.delete(agreed).await.unwrap();
+    assert_eq!((deletion.index, deletion.tickets), (0, 2));
+    let ttp = *agreed.contract.ttp.sign;
+    assert_eq!(owner.deletion_log(&ttp).await.unwrap(), [deletion]);
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The third party, with real servers: contracts, tickets, retrieval, deletion, arbitration.
 
+#[path = "common/postgres.rs"]
+mod postgres;
 #[path = "common/serve.rs"]
 mod serve;
 
@@ -14,6 +16,7 @@ use gstcamvault::luma::Plane;
 use gstcamvault::protocol::*;
 use gstcamvault::server::{Config, DEFAULT_AUDIT, Role, Server};
 use gstcamvault::watermark::{Layout, Settings, Word, embed, position};
+use postgres::PostgresServer;
 use serve::Program;
 use sha2::{Digest as _, Sha256};
 use std::collections::HashSet;
@@ -517,6 +520,18 @@ fn picture(place: u32, frame: u32) -> Plane {
     Plane::new(width, height, data).unwrap()
 }
 
+/// Pictures of a place as the cloud gets them under a ticket.
+fn marked(agreed: &Agreed, ticket: &gstcamvault::client::ttp::Ticket, place: u32) -> Vec<Plane> {
+    let layout = Layout::new(&ticket.key, 0, &agreed.settings, 640, 360);
+    let word = word(ticket);
+    let frame = |i| {
+        let mut plane = picture(place, i);
+        embed(&mut plane.luma_mut(), &layout, word, None);
+        plane
+    };
+    (0..4).map(frame).collect()
+}
+
 fn feature(plane: &Plane) -> u64 {
     Observer::default().look(&plane.luma()).unwrap().phash.0
 }
@@ -562,16 +577,7 @@ async fn a_leak_names_its_contract_and_footage_without_a_mark_nobody() {
         commitment: [0; 32].into(),
     };
     world.owner.features(&report).await.unwrap();
-    let mark = |ticket: &gstcamvault::client::ttp::Ticket, at: u32| {
-        let layout = Layout::new(&ticket.key, 0, &world.agreed.settings, 640, 360);
-        let word = word(ticket);
-        let frame = |i| {
-            let mut plane = picture(at, i);
-            embed(&mut plane.luma_mut(), &layout, word, None);
-            plane
-        };
-        (0..4).map(frame).collect::<Vec<_>>()
-    };
+    let mark = |ticket, at| marked(&world.agreed, ticket, at);
     let clip = mark(&tickets[1], 1);
     let sent = suspect(&clip, None);
     let refused = judge.arbitrate(&ttp, &sent).await;
@@ -698,4 +704,144 @@ async fn killed_while_it_issues_it_repeats_no_number_and_no_word() {
     let greatest = done.iter().map(|(_, number, _)| *number).max();
     assert!(next[0].head.number > greatest.unwrap());
     assert_eq!(world.agreed.id, done[0].0);
+}
+
+/// The same signed request to two servers: how they answer.
+async fn send_to_both(who: &Ttp, urls: [&str; 2], path: &str, body: Vec<u8>) -> [u16; 2] {
+    let digest = signature::content_digest(&body);
+    let covered = signature::Covered {
+        method: "POST",
+        authority: "ttp.example",
+        path,
+        query: "",
+        body_field: "content-digest",
+        body_value: &digest,
+    };
+    let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
+    let nonce = signature::nonce().unwrap();
+    let (input, signed) = signature::sign(who.identity(), &covered, since.as_secs(), &nonce);
+    let mut answers = [0; 2];
+    for (url, answer) in urls.iter().zip(&mut answers) {
+        let sent = reqwest::Client::new()
+            .post(format!("{url}{path}"))
+            .header("host", "ttp.example")
+            .header("content-digest", &digest)
+            .header("signature-input", &input)
+            .header("signature", &signed)
+            .body(body.clone());
+        *answer = sent.send().await.unwrap().status().as_u16();
+    }
+    answers
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_over_one_database_are_one_third_party() {
+    let database = PostgresServer::start();
+    let url = database.database("ttp");
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let start = |name: &str, secrets: &str| {
+        let places = ["--metadata", &url, "--secrets", secrets];
+        let arguments = [&["--role", "ttp", "--search-time", "1"], &places[..]].concat();
+        Program::start(&dir.path().join(name), &arguments)
+    };
+    let (mut first, second) = (start("one", &at("secrets")), start("two", &at("secrets")));
+    // One with other secrets does not start.
+    let mut other = std::process::Command::new("timeout");
+    let other = other
+        .args([
+            "60",
+            env!("CARGO_BIN_EXE_camvault"),
+            "serve",
+            "--role",
+            "ttp",
+        ])
+        .args(["--listen", "127.0.0.1:0", "--metadata", &url])
+        .args(["--data", &at("three")])
+        .output()
+        .unwrap();
+    let said = String::from_utf8(other.stderr).unwrap();
+    assert!(
+        !other.status.success() && said.contains("ttp.key"),
+        "{said}"
+    );
+
+    // A contract made at one, tickets from both.
+    let world = World::at(&first.url, 1).await;
+    let ttp = *world.agreed.contract.ttp.sign;
+    let there = party(&second.url, 1);
+    assert_eq!(
+        there.get_contract(&world.agreed.id).await.unwrap(),
+        world.agreed
+    );
+    // A key that is proven with what one asks, brought to the other.
+    let proof = prove(&party(&first.url, 201)).await;
+    let cloud = party(&second.url, 201);
+    cloud.register(Some(&proof), None).await.unwrap();
+    let place = picture(1, 0);
+    let request = TicketRequest {
+        feature: Some(feature(&place)),
+        ..wanted(&world.agreed, Mode::Oblivious, 1)
+    };
+    let (mut tickets, mut codes) = (vec![], HashSet::new());
+    for _ in 0..3 {
+        let (a, b) = tokio::join!(
+            world.owner.tickets(&world.agreed, &world.key, &request),
+            there.tickets(&world.agreed, &world.key, &request),
+        );
+        tickets.extend(a.unwrap());
+        tickets.extend(b.unwrap());
+    }
+    for ticket in &tickets {
+        assert!(codes.insert(word(ticket).0 ^ ticket.key.pad().0));
+    }
+    let mut numbers: Vec<u64> = tickets.iter().map(|ticket| ticket.head.number).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, [0, 1, 2, 3, 4, 5]);
+
+    // Who has heard a request sends it again to the other.
+    let demand = AuditDemand {
+        contract: world.agreed.id.into(),
+    };
+    for (who, path, body) in [
+        (&world.owner, "/v1/ttp/tickets", encode(&request)),
+        (&world.cloud, "/v1/ttp/audits", encode(&demand)),
+    ] {
+        let [once, again] = send_to_both(who, [&first.url, &second.url], path, body).await;
+        assert_eq!((once / 100, again), (2, 401), "{path}");
+    }
+
+    // What is reported to one is found through the other.
+    let report = Features {
+        contract: world.agreed.id.into(),
+        ticket: tickets[4].head.number,
+        started_ms: 1,
+        hashes: vec![feature(&picture(4, 0))],
+        frames: 4,
+        commitment: [0; 32].into(),
+    };
+    there.features(&report).await.unwrap();
+    let judge = party(&first.url, 50);
+    judge.register(None, None).await.unwrap();
+    let sent = suspect(&marked(&world.agreed, &tickets[4], 4), None);
+    let judged = judge.arbitrate(&ttp, &sent).await.unwrap();
+    assert_eq!((judged.verdict.compared, judged.verdict.registered), (1, 7));
+    let leak = judged.verdict.leak.unwrap();
+    assert_eq!(leak.ticket, tickets[4].head.number);
+
+    // One chain of deletions; it goes on when one of them dies.
+    let others = [world.another(1).await, world.another(2).await];
+    let (a, b) = tokio::join!(world.owner.delete(&others[0]), there.delete(&others[1]));
+    let mut receipts = vec![a.unwrap().1, b.unwrap().1];
+    receipts.sort_by_key(|receipt| receipt.unverified::<Deletion>().unwrap().index);
+    first.kill();
+    let (deletion, receipt) = there.delete(&world.agreed).await.unwrap();
+    assert_eq!((deletion.index, deletion.tickets), (2, 7));
+    receipts.push(receipt);
+    let log = there.deletion_log(&ttp).await.unwrap();
+    assert_eq!(check_deletions(&ttp, &receipts).unwrap(), log);
+    first.again();
+    assert_eq!(world.owner.deletion_log(&ttp).await.unwrap(), log);
+    let refused = world.tickets(&world.agreed, request).await;
+    assert_eq!(refusal(refused), Code::Gone);
 }

@@ -117,7 +117,7 @@ impl Tiles {
     /// Column and row of a block. Asked several times for every block: no division.
     #[inline(always)]
     pub(super) fn place(&self, block: usize) -> (usize, usize) {
-        let y = (block as u64 * self.reciprocal >> RECIPROCAL) as usize;
+        let y = ((block as u64 * self.reciprocal) >> RECIPROCAL) as usize;
         (block - y * self.columns, y)
     }
 

@@ -12,7 +12,7 @@ use super::refusal::Refusal;
 use super::secrets::{self, Secret};
 use super::tokens::Link;
 use super::ttp::{self, TtpRole};
-use super::{gateway, health, internal, metadata, ops, recordings, storage, trace};
+use super::{Kept, gateway, health, internal, metadata, ops, recordings, storage, trace};
 use crate::ownership::{Leaf, Tree};
 use crate::protocol::{self, Code, signature::content_digest};
 use crate::store::{
@@ -156,14 +156,8 @@ impl App {
         let metrics = Metrics::new(&limits, config.gateway.is_some());
         let ttp = match config.has(Role::Ttp) {
             true => {
-                let room = room.clone();
-                Some(TtpRole::open(
-                    &config.data,
-                    &dir,
-                    room,
-                    open_enrolment,
-                    &metrics.ttp,
-                )?)
+                let opening = TtpRole::open(&config, room.clone(), open_enrolment, &metrics.ttp);
+                Some(Handle::current().block_on(opening)?)
             }
             false => None,
         };
@@ -173,11 +167,11 @@ impl App {
                 let master = make("master")?;
                 let tree = Tree::new(*master);
                 let token = make("enroll.token")?;
-                super::check_place(&config.data, config.metadata.is_some())?;
+                super::check_place(&config.data, Kept::Metadata, config.metadata.is_some())?;
                 let store: Arc<dyn Metadata> = match (shared, &config.metadata) {
                     (Some(store), _) => store,
                     (None, None) => {
-                        let dir = config.data.join("metadata");
+                        let dir = Kept::Metadata.below(&config.data);
                         Arc::new(Embedded::open(&dir, tree.clone(), room)?)
                     }
                     (None, Some(url)) => {
@@ -351,7 +345,8 @@ impl App {
         Ok(self.verified(parts, binds)?.0)
     }
 
-    fn verified(&self, parts: &Parts, binds: Binds) -> Result<(Hash, Once), Refusal> {
+    /// … and the request.
+    pub fn verified(&self, parts: &Parts, binds: Binds) -> Result<(Hash, Once), Refusal> {
         let verified = auth::signer(parts, binds, &self.freshness, &self.config.names)?;
         tracing::debug!(target: trace::TARGET, signer = trace::short(&verified.0), "signed");
         Ok(verified)

@@ -69,7 +69,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// What this process does.
     pub roles: Vec<Role>,
-    /// The database that metadata is kept in; `None`: in the data directory.
+    /// The database that metadata and the third party's registry are kept in; `None`: in the data
+    /// directory.
     pub metadata: Option<PostgresUrl>,
     /// Base URL of the storage role, if another process has it.
     pub storage_url: Option<String>,

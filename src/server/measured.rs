@@ -179,6 +179,7 @@ measured!(Registry {
     fn add_contract(id: Hash, signed: Signed) -> Signed;
     fn contract(id: Hash) -> Option<ContractRecord>;
     fn issue(wanted: Wanted) -> Issued;
+    fn tickets(ids: Vec<TicketId>) -> Vec<Option<Ticket>>;
     fn ticket(id: TicketId) -> Option<Ticket>;
     fn report(id: TicketId, used: Used, lot: Lot) -> (Reported, Option<TicketAudit>);
     fn received(id: TicketId, received: Received) -> Reported;
@@ -189,4 +190,7 @@ measured!(Registry {
     fn registered() -> u64;
     fn delete(contract: Hash, now: u64, ttp: Arc<Identity>) -> Option<Signed>;
     fn deletions(from: u64, max: usize) -> Vec<Signed>;
+    fn parameters() -> Option<Vec<u8>>;
+    fn add_parameters(made: Vec<u8>) -> Vec<u8>;
+    fn once(what: Mark, until: u64, now: u64) -> bool;
 });

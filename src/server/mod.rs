@@ -43,7 +43,7 @@ use crate::store::{self, Embedded, Metadata, Room};
 use app::App;
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -63,7 +63,7 @@ pub enum Error {
     /// A store does not open.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// The metadata is not where it was said to be.
+    /// Metadata or registry are not where they were said to be.
     #[error("{0}")]
     Place(String),
     /// Certificate or key are not usable.
@@ -192,39 +192,74 @@ pub async fn serve(
     Ok(())
 }
 
-/// A data directory keeps its metadata or says that a database does: opened the other way, all
-/// blobs would look as if nobody owned them.
-fn check_place(data: &Path, in_database: bool) -> Result<(), Error> {
-    let (kept, elsewhere) = (data.join("metadata"), data.join("metadata.postgres"));
+/// What a data directory keeps, or says that a database does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kept {
+    /// The metadata.
+    Metadata,
+    /// The third party's registry.
+    Registry,
+}
+
+impl Kept {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Metadata => "metadata",
+            Self::Registry => "registry",
+        }
+    }
+
+    /// Where it is.
+    fn below(self, data: &Path) -> PathBuf {
+        data.join(match self {
+            Self::Metadata => "metadata",
+            Self::Registry => "ttp",
+        })
+    }
+}
+
+/// Fails if a data directory is opened the other way than before: all blobs would look as if nobody
+/// owned them, and a third party would give numbers and words away again.
+fn check_place(data: &Path, what: Kept, in_database: bool) -> Result<(), Error> {
+    let (name, kept) = (what.name(), what.below(data));
+    let elsewhere = kept.with_extension("postgres");
     if in_database && kept.exists() {
         return Err(Error::Place(format!(
-            "{} holds metadata: start without --metadata, or take another data directory",
-            kept.display()
+            "{} holds the {name}: move it with `camvault migrate {} --to-metadata URL`, start \
+             without --metadata, or take another data directory",
+            kept.display(),
+            data.display()
         )));
     }
     if !in_database && elsewhere.exists() {
+        let scrub = match what {
+            Kept::Metadata => {
+                "; a scrub needs the running server's address instead of its directory"
+            }
+            Kept::Registry => "",
+        };
         return Err(Error::Place(format!(
-            "{} says that the metadata is in a PostgreSQL database: give --metadata; a scrub needs \
-             the running server's address instead of its directory",
+            "{} says that the {name} is in a PostgreSQL database: give --metadata{scrub}",
             elsewhere.display()
         )));
     }
     if in_database && !elsewhere.exists() {
-        let note =
-            b"The metadata of this data directory is in a PostgreSQL database (--metadata).\n";
+        let note = format!(
+            "The {name} of this data directory is in a PostgreSQL database (--metadata).\n"
+        );
         // With secrets and blobs elsewhere nobody has made it yet.
         std::fs::create_dir_all(data)?;
-        store::write_whole(&elsewhere, note)?;
+        store::write_whole(&elsewhere, note.as_bytes())?;
     }
     Ok(())
 }
 
 /// Scrubs what a server keeps that has both roles and does not run.
 pub async fn scrub_stopped(config: &Config, orphan_age: Duration) -> Result<ScrubReport, Error> {
-    check_place(&config.data, false)?;
+    check_place(&config.data, Kept::Metadata, false)?;
     let tree = Tree::new(*secrets::read(&config.secrets_dir().join("master"))?);
     let room = Room::new(&config.data, 0);
-    let metadata = Embedded::open(&config.data.join("metadata"), tree, room)?;
+    let metadata = Embedded::open(&Kept::Metadata.below(&config.data), tree, room)?;
     let scrub = upkeep::Scrub {
         metadata: Arc::new(metadata),
         blobs: config.blob_place().open(0).await?,

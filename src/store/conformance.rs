@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What every backend has to do: one suite per trait, given a fresh store that keeps nothing yet.
 
+use super::tables::{Engine, TableRegistry};
 use super::*;
 use crate::ownership::{DEPTH, PathKeys, Tree};
 use crate::protocol::MAX_VARIANTS;
@@ -938,6 +939,147 @@ pub async fn registry(store: &dyn Registry) {
     tickets(store, gone).await;
     reports(store).await;
     deletions(store, gone, ttp).await;
+
+    assert_eq!(store.parameters().await.unwrap(), None);
+    for made in [vec![1; 900], vec![2; 900]] {
+        assert_eq!(store.add_parameters(made).await.unwrap(), [1; 900]);
+    }
+    assert_eq!(store.parameters().await.unwrap(), Some(vec![1; 900]));
+    // They are no party.
+    assert_eq!(
+        store
+            .party(*b"parameters                      ")
+            .await
+            .unwrap(),
+        None
+    );
+    let (a, b) = ([0xd1; 16], [0xd2; 16]);
+    for (mark, now, fresh) in [(a, 5, true), (a, 6, false), (b, 6, true), (a, 200, true)] {
+        let once = store.once(mark, now + 100, now).await;
+        assert_eq!(once.unwrap(), fresh, "{mark:?} at {now}");
+    }
+}
+
+/// What two registries over one empty database have to keep to, which draw the same words. Without
+/// `calm` their connections break, and more tickets may be issued than they know of.
+pub async fn registries<E: Engine>(one: &TableRegistry<E>, other: &TableRegistry<E>, calm: bool) {
+    use crate::protocol::{Deletion, Signed};
+    use std::collections::HashSet;
+    const CONTRACTS: u8 = 6;
+    const ROUNDS: u8 = 5;
+    let ttp = std::sync::Arc::new(crate::identity::Identity::from_secret([9; 32]).unwrap());
+    let contract = |n: u8| [n; 32];
+    let signed = |n: u8| {
+        Signed::new(&Deletion {
+            index: 0,
+            previous: [0; 32].into(),
+            contract: contract(n).into(),
+            tickets: 0,
+            deleted_ms: 0,
+        })
+    };
+    // The same contract brought to both stands once.
+    for n in 0..CONTRACTS {
+        let (a, b) = tokio::join!(
+            one.add_contract(contract(n), signed(n)),
+            other.add_contract(contract(n), signed(n + 100)),
+        );
+        assert_eq!(a.unwrap(), b.unwrap());
+    }
+    // One owner's tickets, of all contracts from both, the same words in the same order.
+    let mut issuing = vec![];
+    for n in 0..CONTRACTS {
+        for store in [one.clone(), other.clone()] {
+            issuing.push(tokio::spawn(async move {
+                let mut issued = vec![];
+                for round in 0..ROUNDS {
+                    let wanted = wanted(contract(n), "owner", 3);
+                    match store.issue_alike([round; 32], wanted).await {
+                        Issued::Tickets(tickets) => issued.extend(tickets),
+                        other => panic!("{other:?}"),
+                    }
+                }
+                (n, issued)
+            }));
+        }
+    }
+    let (mut words, mut numbers) = (HashSet::new(), HashSet::new());
+    for issued in issuing {
+        let (n, tickets) = issued.await.unwrap();
+        for ticket in tickets {
+            let word = ticket.secret.word().unwrap();
+            assert!(words.insert(word.0 ^ ticket.secret.key().pad().0));
+            assert!(numbers.insert((n, ticket.number)));
+        }
+    }
+    let each = u64::from(ROUNDS) * 6;
+    let all = u64::from(CONTRACTS) * each;
+    assert_eq!(words.len() as u64, all);
+    let is = |count: u64, expected| count == expected || !calm && count > expected;
+    assert!(!calm || numbers.iter().all(|(_, number)| *number < each));
+    let registered = one.registered().await.unwrap();
+    assert!(is(registered, all), "{registered}");
+    for store in [one, other] {
+        assert_eq!(store.registered().await.unwrap(), registered);
+        let near = store.near(vec![FEATURE], 0, 1000).await.unwrap();
+        assert_eq!(near.len() as u64, registered);
+    }
+    // What was reported to either is found by both, at once.
+    for (n, store) in [(0, one), (1, other)] {
+        let used = Used {
+            started_ms: 1,
+            hashes: vec![!FEATURE ^ u64::from(n)],
+            frames: 1,
+            commitment: [0; 32].into(),
+        };
+        let lot = Lot {
+            seed: [0; 32],
+            drawn: false,
+            possible: false,
+            now: 1,
+        };
+        let reported = store.report((contract(n), 3), used, lot).await.unwrap();
+        assert_eq!(reported.0, Reported::Done);
+        for store in [one, other] {
+            let near = store.near(vec![!FEATURE ^ u64::from(n)], 0, 9).await;
+            assert_eq!(near.unwrap(), [(contract(n), 3)]);
+        }
+    }
+    // A request that was sent to both.
+    let (a, b) = tokio::join!(one.once([1; 16], 100, 50), other.once([1; 16], 100, 50));
+    let [a, b] = [a, b].map(|once| {
+        if calm {
+            once.unwrap()
+        } else {
+            once.unwrap_or(false)
+        }
+    });
+    assert!(!(a && b) && (a || b || !calm));
+    // One chain of deletions, with each contract once.
+    let mut deleting = vec![];
+    for n in 0..CONTRACTS {
+        for store in [one.clone(), other.clone()] {
+            let ttp = ttp.clone();
+            deleting.push(tokio::spawn(async move {
+                store.delete(contract(n), u64::from(n), ttp).await.unwrap()
+            }));
+        }
+    }
+    for deleted in deleting {
+        assert!(deleted.await.unwrap().is_some());
+    }
+    let log = one.deletions(0, 99).await.unwrap();
+    assert_eq!(log, other.deletions(0, 99).await.unwrap());
+    assert_eq!(log.len(), usize::from(CONTRACTS));
+    let (key, mut previous) = (ttp.public().sign, [0; 32]);
+    let mut deleted = HashSet::new();
+    for (index, receipt) in (0..).zip(&log) {
+        let deletion = receipt.verify::<Deletion>(&[&key]).unwrap();
+        assert_eq!((deletion.index, *deletion.previous), (index, previous));
+        assert!(is(deletion.tickets, each), "{}", deletion.tickets);
+        assert!(deleted.insert(*deletion.contract));
+        previous = receipt.id::<Deletion>();
+    }
 }
 
 async fn parties(store: &dyn Registry) {

@@ -28,7 +28,7 @@ pub use copy::{Copied, copy_blobs};
 pub use directory::Directory;
 pub use embedded::{Embedded, EmbeddedRegistry};
 pub use place::BlobPlace;
-pub use postgres::{Postgres, PostgresUrl, UrlError as PostgresUrlError};
+pub use postgres::{Postgres, PostgresRegistry, PostgresUrl, UrlError as PostgresUrlError};
 pub(crate) use record::Balance;
 pub use registry::*;
 pub use remote::{Ask, Remote, Reply, Seal, answer};

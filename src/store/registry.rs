@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What the third party keeps: parties, contracts, tickets, deletions.
 
-use super::{Error, Hash};
+use super::{Error, Hash, Mark};
 use crate::identity::{AeadKey, Identity};
 use crate::mac::hmac;
 use crate::protocol::{AUDIT_ANSWER_MS, AuditCounts, Audited, B32, Mode, Signed};
@@ -392,8 +392,13 @@ pub trait Registry: Send + Sync {
     /// never had.
     async fn issue(&self, wanted: Wanted) -> Result<Issued, Error>;
 
+    /// These tickets.
+    async fn tickets(&self, ids: Vec<TicketId>) -> Result<Vec<Option<Ticket>>, Error>;
+
     /// A ticket.
-    async fn ticket(&self, id: TicketId) -> Result<Option<Ticket>, Error>;
+    async fn ticket(&self, id: TicketId) -> Result<Option<Ticket>, Error> {
+        Ok(self.tickets(vec![id]).await?.pop().flatten())
+    }
 
     /// Notes what was seen under a ticket, and whether it is audited. The first report stands, and
     /// what was drawn with it. A report that is not what the cloud received stands too, and counts
@@ -444,4 +449,14 @@ pub trait Registry: Send + Sync {
 
     /// At most `max` receipts from `from` on.
     async fn deletions(&self, from: u64, max: usize) -> Result<Vec<Signed>, Error>;
+
+    /// The parameters that clouds prove their keys under, if there are any yet.
+    async fn parameters(&self) -> Result<Option<Vec<u8>>, Error>;
+
+    /// Keeps parameters; those that are there already, if there are.
+    async fn add_parameters(&self, made: Vec<u8>) -> Result<Vec<u8>, Error>;
+
+    /// Whether nobody has asked this of `what` before; kept until `until`. See
+    /// [`Metadata::once`](super::Metadata::once).
+    async fn once(&self, what: Mark, until: u64, now: u64) -> Result<bool, Error>;
 }

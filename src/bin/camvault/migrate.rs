@@ -7,18 +7,18 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use zeroize::Zeroizing;
 
-/// Move a vault that does not run to other engines, and check all of it there.
+/// Move a vault or a third party that does not run to other engines, and check all of it there.
 ///
 /// Stop its server first. Nothing is deleted; interrupted, it goes on where it was. Afterwards
-/// serve the vault as before with the new places as --metadata and --blobs.
+/// serve it as before with the new places as --metadata and --blobs.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Data directory of the vault.
+    /// Its data directory.
     #[arg(value_name = "DIR")]
     data: PathBuf,
     #[command(flatten)]
     places: Places,
-    /// PostgreSQL database that the metadata goes to; it holds no vault yet.
+    /// PostgreSQL database that metadata and the third party's registry go to; it holds none yet.
     #[arg(long, value_name = "URL", required_unless_present = "to_blobs")]
     to_metadata: Option<Zeroizing<String>>,
     /// Where the blobs go.
@@ -40,6 +40,7 @@ pub fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
     let bar = common::spinner(json, "opening");
     let told = |step| {
         bar.set_message(match step {
+            Step::Registry(rows) => format!("copying the registry: {rows} rows"),
             Step::Blobs => "copying blobs".into(),
             Step::Metadata(rows) => format!("copying metadata: {rows} rows"),
             Step::Checking => "reading everything back".into(),
@@ -49,7 +50,8 @@ pub fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
     let migrated = gstcamvault::client::runtime()?.block_on(migrating);
     bar.finish_and_clear();
     let migrated = migrated.map_err(|e| Failure::new(e.to_string()))?;
-    let (blobs, report) = (migrated.blobs.unwrap_or_default(), migrated.report);
+    let blobs = migrated.blobs.unwrap_or_default();
+    let report = migrated.report.unwrap_or_default();
     let names = |names: &[[u8; 32]]| names.iter().map(|d1| hex(d1)).collect::<Vec<_>>();
     let found = |list: &[gstcamvault::protocol::B32]| {
         names(&list.iter().map(|d1| **d1).collect::<Vec<_>>())
@@ -59,7 +61,7 @@ pub fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
         "blobs_copied": blobs.blobs, "bytes_copied": blobs.bytes, "blobs_there": blobs.there,
         "blobs_not_copied": names(&blobs.damaged), "variants": report.variants,
         "segments": report.segments, "counts_mended": report.counts_mended, "missing": missing,
-        "damaged": damaged,
+        "damaged": damaged, "registry_rows": migrated.registry,
     });
     print(json, object, || {
         let mut text = format!(
@@ -70,6 +72,11 @@ pub fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
             report.variants,
             report.segments
         );
+        if let Some(rows) = migrated.registry {
+            text.push_str(&format!(
+                "\n{rows} rows of the third party's registry copied and compared"
+            ));
+        }
         let bad = [("missing", &missing), ("damaged", &damaged)];
         for (what, d1) in bad
             .iter()

@@ -27,8 +27,8 @@ pub struct Args {
     /// What this process does: metadata, storage, ttp (default: these three), gateway.
     #[arg(long, value_name = "ROLE", value_delimiter = ',', action = ArgAction::Append)]
     role: Vec<Role>,
-    /// PostgreSQL database that metadata is kept in, for any number of servers with the same
-    /// secrets: postgres://USER@HOST[:PORT][,HOST…]/DATABASE; the password also from PGPASSWORD or
+    /// PostgreSQL database that metadata and the third party's registry are kept in, for any number
+    /// of servers with the same secrets: postgres://USER@HOST[:PORT][,HOST…]/DATABASE; the password also from PGPASSWORD or
     /// ~/.pgpass [default: in DIR].
     #[arg(long, value_name = "URL")]
     metadata: Option<Zeroizing<String>>,

@@ -21,6 +21,8 @@ use std::time::Duration;
 const SUSPECT_BYTES: u64 = 128 << 20;
 /// Tickets that a suspect is compared with.
 const MAX_CANDIDATES: usize = 16_384;
+/// Tickets that are read at a time.
+const BATCH: usize = 512;
 /// Longest wait until an arbitration begins.
 const WAIT: Duration = Duration::from_secs(10);
 
@@ -154,13 +156,16 @@ async fn candidates(
     ids.truncate(MAX_CANDIDATES);
     let mut compared = Vec::with_capacity(ids.len());
     let mut contracts: HashMap<Hash, Option<Contract>> = HashMap::new();
-    for id in ids {
+    let mut tickets = Vec::with_capacity(ids.len());
+    for batch in ids.chunks(BATCH) {
+        tickets.extend(role.registry.tickets(batch.to_vec()).await?);
+    }
+    for (id, ticket) in ids.into_iter().zip(tickets) {
         if let std::collections::hash_map::Entry::Vacant(entry) = contracts.entry(id.0) {
             let record = role.registry.contract(id.0).await?;
             entry.insert(record.map(|record| read(&record.signed)).transpose()?);
         }
         let contract = contracts.get(&id.0).and_then(Option::as_ref);
-        let ticket = role.registry.ticket(id).await?;
         let (Some(contract), Some(ticket)) = (contract, ticket) else {
             continue;
         };

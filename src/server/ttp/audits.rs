@@ -145,6 +145,7 @@ pub async fn demand(
             "there are no audits under this contract",
         ));
     }
+    role.once(&caller).await?;
     answer(role.registry.demand(*ask.contract).await?)
 }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Routes about parties, contracts and their deletion.
 
-use super::{Answer, Caller, TtpRole, asked, blocking, caller, read};
-use crate::homomorphic::packed::{CertifiedKey, FactorProof};
+use super::{Answer, Caller, asked, blocking, caller, read};
+use crate::homomorphic::packed::{CertifiedKey, FactorProof, PedersenParameters};
 use crate::protocol::{
     CBOR, Code, Contract, ContractBody, DeletionLog, DeletionRequest, Party, PartyRegistration,
     Signed, TtpInfo,
@@ -60,8 +60,8 @@ pub async fn register(
             let factors = ask.factors.ok_or_else(|| {
                 Refusal::malformed("a cloud's key needs a proof that it has no small factor")
             })?;
-            let app = app.clone();
-            let check = move || check_key(app.ttp()?, certified.into(), &factors, &sign);
+            let parameters = role.parameters().await?;
+            let check = move || check_key(&parameters, certified.into(), &factors, &sign);
             Some(blocking(check).await?)
         }
     };
@@ -94,14 +94,14 @@ fn check_token(right: Option<&str>, ask: &PartyRegistration) -> Answer<()> {
 
 /// `GET /v1/ttp/parameters`.
 pub async fn parameters(State(app): State<Arc<App>>) -> Answer<impl IntoResponse + use<>> {
-    let _work = app.ttp()?.work().await?;
-    let drawn = app.clone();
-    let parameters = blocking(move || Ok(drawn.ttp()?.parameters()?.to_bytes())).await?;
+    let role = app.ttp()?;
+    let _work = role.work().await?;
+    let parameters = role.parameters().await?.to_bytes();
     Ok(([(CONTENT_TYPE, CBOR)], parameters))
 }
 
 fn check_key(
-    role: &TtpRole,
+    parameters: &PedersenParameters,
     certified: Vec<u8>,
     factors: &[u8],
     context: &[u8; 32],
@@ -110,7 +110,7 @@ fn check_key(
     let key = CertifiedKey::from_bytes(&certified).and_then(|key| key.verify(context));
     let key = key.map_err(wrong)?;
     let factors = FactorProof::from_bytes(factors).map_err(wrong)?;
-    let none = factors.verify(&key, &*role.parameters()?, context);
+    let none = factors.verify(&key, parameters, context);
     none.map_err(wrong)?;
     Ok(CloudKey {
         certified: certified.into(),

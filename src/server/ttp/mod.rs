@@ -12,10 +12,10 @@ pub use contracts::{add, delete, deletions, info, key, one, parameters, register
 pub use tickets::{features, issue, retrieve};
 
 use super::app::{App, parse};
-use super::auth::Binds;
+use super::auth::{self, Binds, Once};
 use super::measured::Engine;
 use super::refusal::Refusal;
-use super::secrets;
+use super::{Config, Kept, check_place, secrets};
 use crate::homomorphic;
 use crate::homomorphic::packed::{
     Base, Encryptor, PedersenParameters, PublicKey, Randomiser, TICKET_EXPONENT_BITS,
@@ -23,16 +23,20 @@ use crate::homomorphic::packed::{
 use crate::identity::{AeadKey, Identity};
 use crate::protocol::{Code, Contract, Party, Signed};
 use crate::store::{
-    ContractRecord, EmbeddedRegistry, Hash, PartyRecord, Registry, Room, write_whole,
+    ContractRecord, EmbeddedRegistry, Hash, PartyRecord, PostgresRegistry, Registry, Room, now_ms,
 };
 use axum::extract::Request;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
+use zeroize::Zeroizing;
 
 type Answer<T> = Result<T, Refusal>;
 
+/// Files of [`Keys`].
+const IDENTITY: &str = "ttp.identity";
+const KEY: &str = "ttp.key";
 /// Longest wait until heavy work begins.
 const WORK_WAIT: Duration = Duration::from_secs(10);
 /// Arbitrations at once: each may hold all of a suspect's frames.
@@ -51,8 +55,8 @@ pub struct TtpRole {
     pub registry: Arc<dyn Registry>,
     /// Needed to register, where a token is needed.
     pub token: Option<zeroize::Zeroizing<String>>,
-    /// File of the parameters, and they, once they were needed.
-    parameters: (PathBuf, Mutex<Option<Arc<PedersenParameters>>>),
+    /// Once they were needed.
+    parameters: OnceCell<Arc<PedersenParameters>>,
     /// Heavy computations at once.
     work: Semaphore,
     /// Arbitrations at once.
@@ -62,51 +66,67 @@ pub struct TtpRole {
 }
 
 impl TtpRole {
-    /// Opens the store below `data`; makes what is missing in `secrets`.
-    pub fn open(
-        data: &Path,
-        secrets: &Path,
+    /// Opens the store; makes what is missing of the secrets.
+    pub async fn open(
+        config: &Config,
         room: Room,
         open_registration: bool,
         numbers: &Engine,
     ) -> Result<Self, crate::server::Error> {
-        let identity = secrets::identity(&secrets.join("ttp.identity"))?;
-        let key = AeadKey::new(*secrets::read_or_make(&secrets.join("ttp.key"))?);
-        let token = secrets::read_or_make(&secrets.join("register.token"))?;
-        let registry = EmbeddedRegistry::open(&data.join("ttp"), key, room)?;
+        let dir = config.secrets_dir();
+        let token = secrets::read_or_make(&dir.join("register.token"))?;
+        let Keys {
+            identity,
+            key,
+            fingerprint,
+        } = Keys::read_or_make(&dir)?;
+        check_place(&config.data, Kept::Registry, config.metadata.is_some())?;
+        let registry: Arc<dyn Registry> = match &config.metadata {
+            None => {
+                let dir = Kept::Registry.below(&config.data);
+                Arc::new(EmbeddedRegistry::open(&dir, key, room).await?)
+            }
+            Some(url) => Arc::new(PostgresRegistry::open(url, key, fingerprint).await?),
+        };
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         Ok(Self {
             identity: Arc::new(identity),
-            registry: numbers.over(Arc::new(registry)),
+            registry: numbers.over(registry),
             token: (!open_registration).then(|| secrets::as_token(&token)),
-            parameters: (data.join("ttp.parameters"), Mutex::default()),
+            parameters: OnceCell::new(),
             work: Semaphore::new(cores),
             arbitrations: Semaphore::new(ARBITRATIONS),
             encryptors: Mutex::default(),
         })
     }
 
-    /// Its parameters for proofs that keys have no small factors. They are drawn when they are first
-    /// needed, which takes seconds.
-    fn parameters(&self) -> Answer<Arc<PedersenParameters>> {
-        let (path, parameters) = &self.parameters;
-        let mut parameters = parameters.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(parameters) = &*parameters {
-            return Ok(parameters.clone());
+    /// Its parameters for proofs that keys have no small factors: the same at all processes, for a
+    /// cloud may ask one for them and bring its proof to another. They are drawn when they are
+    /// first needed, which takes seconds.
+    async fn parameters(&self) -> Answer<Arc<PedersenParameters>> {
+        let get = || async {
+            let kept = match self.registry.parameters().await? {
+                Some(kept) => kept,
+                None => {
+                    let draw = || PedersenParameters::generate(PARAMETER_BITS).map_err(computing);
+                    let made = blocking(draw).await?;
+                    self.registry.add_parameters(made.to_bytes()).await?
+                }
+            };
+            let parse = move || PedersenParameters::from_bytes(&kept).map_err(computing);
+            Ok::<_, Refusal>(Arc::new(blocking(parse).await?))
+        };
+        self.parameters.get_or_try_init(get).await.cloned()
+    }
+
+    /// Makes sure that no other process over the same registry has done a request or will do it,
+    /// as [`App::once`] does for owners.
+    async fn once(&self, caller: &Caller) -> Answer<()> {
+        let Once { mark, until } = caller.once;
+        match self.registry.once(mark, until, now_ms()).await? {
+            true => Ok(()),
+            false => Err(auth::replayed()),
         }
-        let failed = |e: &dyn std::error::Error| {
-            Refusal::failed(&std::io::Error::other(format!("{}: {e}", path.display())))
-        };
-        let made = match std::fs::read(path) {
-            Ok(bytes) => PedersenParameters::from_bytes(&bytes).map_err(|e| failed(&e))?,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                let made = PedersenParameters::generate(PARAMETER_BITS).map_err(computing)?;
-                write_whole(path, &made.to_bytes()).map_err(|e| failed(&e))?;
-                made
-            }
-            Err(e) => return Err(failed(&e)),
-        };
-        Ok(parameters.insert(Arc::new(made)).clone())
     }
 
     fn party(&self) -> Party {
@@ -179,6 +199,36 @@ impl TtpRole {
     }
 }
 
+/// The secrets that all processes over a registry have.
+pub struct Keys {
+    identity: Identity,
+    /// Seals the secrets of tickets.
+    pub key: AeadKey,
+    /// Tells whether they are the same.
+    pub fingerprint: [u8; 32],
+}
+
+impl Keys {
+    /// Reads them in the directory of secrets.
+    pub fn read(dir: &Path) -> Result<Self, secrets::Error> {
+        let identity = Identity::load(&dir.join(IDENTITY))?;
+        let key = secrets::read(&dir.join(KEY))?;
+        let public = Zeroizing::new(identity.public().sign);
+        Ok(Self {
+            fingerprint: secrets::fingerprint(&[&key, &public]),
+            key: AeadKey::new(*key),
+            identity,
+        })
+    }
+
+    /// Likewise; makes those that are missing.
+    fn read_or_make(dir: &Path) -> Result<Self, secrets::Error> {
+        secrets::identity(&dir.join(IDENTITY))?;
+        secrets::read_or_make(&dir.join(KEY))?;
+        Self::read(dir)
+    }
+}
+
 async fn permit(of: &Semaphore, wait: Duration) -> Answer<SemaphorePermit<'_>> {
     let busy = || Refusal::new(Code::Busy, "the third party is busy: try again");
     let permit = tokio::time::timeout(wait, of.acquire()).await;
@@ -218,6 +268,7 @@ fn computing(error: homomorphic::Error) -> Refusal {
 struct Caller {
     key: Hash,
     record: PartyRecord,
+    once: Once,
 }
 
 /// Who registered signed a request, and its message of at most `limit` bytes.
@@ -234,7 +285,7 @@ async fn asked<T: for<'b> minicbor::Decode<'b, ()>>(
 }
 
 async fn caller(app: &App, parts: &axum::http::request::Parts) -> Answer<Caller> {
-    let key = app.signer(parts, Binds::Digest)?;
+    let (key, once) = app.verified(parts, Binds::Digest)?;
     let party = app.ttp()?.registry.party(key).await?;
     let not = || {
         Refusal::new(
@@ -243,5 +294,5 @@ async fn caller(app: &App, parts: &axum::http::request::Parts) -> Answer<Caller>
         )
     };
     let record = party.ok_or_else(not)?;
-    Ok(Caller { key, record })
+    Ok(Caller { key, record, once })
 }

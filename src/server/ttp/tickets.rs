@@ -72,6 +72,7 @@ pub async fn issue(
     let modulus = cloud.ok_or(Error::Corrupt("cloud's key"))?.modulus;
     // First leave to compute, then numbers: none is given away for nothing.
     let _work = role.work().await?;
+    role.once(&caller).await?;
     let now = now_ms();
     let wanted = Wanted {
         contract: *ask.contract,

@@ -7,19 +7,18 @@
 //! opened again, which drops what was not written whole.
 
 mod queues;
-mod registry;
 
 use super::tables::{
-    Changes, Delta, Engine, Needs, Pair, Snapshot, Source, Space, Tables, Tx, parse,
+    Changes, Delta, Engine, Needs, Pair, Snapshot, Source, Space, TableRegistry, Tables, Tx, parse,
 };
 use super::{Error, Room};
+use crate::identity::AeadKey;
 use crate::ownership::Tree;
 use crate::protocol::{self, Stats};
 use fjall::{
     Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode, Readable as _,
 };
 use queues::Queues;
-pub use registry::EmbeddedRegistry;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
@@ -33,6 +32,17 @@ impl Embedded {
     /// something stop while the file system has less than `room`'s reserve free.
     pub fn open(dir: &Path, tree: Tree, room: Room) -> Result<Self, Error> {
         Ok(Self::new(Fjall::open(dir, Space::METADATA, room)?, tree))
+    }
+}
+
+/// The embedded store of a third party. Clones share one database.
+pub type EmbeddedRegistry = TableRegistry<Fjall>;
+
+impl EmbeddedRegistry {
+    /// Opens or creates the store in `dir`. `key` seals the secrets of tickets; writes that add
+    /// something stop while the file system has less than `room`'s reserve free.
+    pub async fn open(dir: &Path, key: AeadKey, room: Room) -> Result<Self, Error> {
+        Self::new(Fjall::open(dir, Space::REGISTRY, room)?, key).await
     }
 }
 
@@ -209,11 +219,6 @@ impl Fjall {
             snapshots: Arc::default(),
         })))
     }
-
-    /// Looks something up on this thread, which may block.
-    fn read_now<T>(&self, work: impl FnOnce(&Tx<'_>) -> Result<T, Error>) -> Result<T, Error> {
-        self.0.with(|db| work(&Tx::new(db)))
-    }
 }
 
 impl Engine for Fjall {
@@ -364,7 +369,7 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Metadata as _, conformance};
+    use crate::store::{Metadata as _, Registry as _, conformance};
     use std::collections::BTreeSet;
 
     fn open(dir: &Path) -> Embedded {
@@ -483,5 +488,74 @@ mod tests {
             begins
         };
         assert_eq!(begins(), Twin::key(u64::MAX));
+    }
+
+    const KEY: [u8; 32] = [7; 32];
+
+    async fn registry(dir: &Path) -> EmbeddedRegistry {
+        let room = Room::new(dir, 0);
+        let opened = EmbeddedRegistry::open(dir, AeadKey::new(KEY), room);
+        opened.await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_registry_conforms_and_everything_is_there_after_opening_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = registry(dir.path()).await;
+        conformance::registry(&store).await;
+        let near = store.near(vec![conformance::FEATURE], 10, 9).await.unwrap();
+        assert!(!near.is_empty());
+        let registered = store.registered().await.unwrap();
+        let log = store.deletions(0, 9).await.unwrap();
+        drop(store);
+        // As it is, and as it was before there was a log of features.
+        for old in [false, true] {
+            let store = registry(dir.path()).await;
+            assert_eq!(
+                store.near(vec![conformance::FEATURE], 10, 9).await.unwrap(),
+                near,
+                "{old}"
+            );
+            assert_eq!(store.registered().await.unwrap(), registered);
+            assert_eq!(store.deletions(0, 9).await.unwrap(), log);
+            store.forget_log().await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_registry_is_shared_by_threads() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = registry(dir.path()).await;
+        conformance::registries(&store, &store.clone(), true).await;
+    }
+
+    #[tokio::test]
+    async fn secrets_of_tickets_are_not_on_the_disk_in_the_clear() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = registry(dir.path()).await;
+        conformance::registry(&store).await;
+        let ticket = store.ticket((conformance::CONTRACT, 0)).await.unwrap();
+        let seed = *ticket.unwrap().secret.expose_seed();
+        drop(store);
+        let mut dirs = vec![dir.path().to_owned()];
+        let mut bytes = 0;
+        while let Some(dir) = dirs.pop() {
+            for entry in std::fs::read_dir(dir).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    dirs.push(path);
+                    continue;
+                }
+                let content = std::fs::read(path).unwrap();
+                bytes += content.len();
+                assert!(!content.windows(32).any(|w| w == seed));
+            }
+        }
+        assert!(bytes > 100);
+        // With another key nothing opens.
+        let (other, room) = (AeadKey::new([8; 32]), Room::new(dir.path(), 0));
+        let store = EmbeddedRegistry::open(dir.path(), other, room).await;
+        let ticket = store.unwrap().ticket((conformance::CONTRACT, 0)).await;
+        assert!(ticket.is_err());
     }
 }

@@ -99,18 +99,18 @@ impl Cache {
         wanted: &Wanted,
     ) -> Result<(), tokio_postgres::Error> {
         let (client, statements) = (&connection.client, &connection.statements);
-        let keys = join_all(Space::METADATA.iter().map(|space| {
-            let keys = wanted.keys.iter().filter(|(this, _)| this == space);
+        let keys = join_all(statements.spaces().map(|space| {
+            let keys = wanted.keys.iter().filter(|(this, _)| *this == space);
             let keys: Vec<&[u8]> = keys.map(|(_, key)| key.as_slice()).collect();
             async move {
                 match keys.is_empty() {
-                    true => Ok((*space, Vec::new())),
-                    false => Ok((*space, statements.get(client, *space, &keys).await?)),
+                    true => Ok((space, Vec::new())),
+                    false => Ok((space, statements.get(client, space, &keys).await?)),
                 }
             }
         }));
-        let ranges = join_all(Space::METADATA.iter().map(|space| {
-            let ranges = wanted.ranges.iter().filter(|(this, _)| this == space);
+        let ranges = join_all(statements.spaces().map(|space| {
+            let ranges = wanted.ranges.iter().filter(|(this, _)| *this == space);
             let ranges: Vec<&(Space, Range)> = ranges.collect();
             async move {
                 if ranges.is_empty() {
@@ -120,7 +120,7 @@ impl Cache {
                     .iter()
                     .map(|(_, (first, to, most))| (first.as_slice(), to.as_slice(), *most))
                     .collect();
-                let found = statements.ranges(client, *space, &bounds).await?;
+                let found = statements.ranges(client, space, &bounds).await?;
                 let ranges = ranges.into_iter().cloned();
                 Ok::<_, tokio_postgres::Error>(ranges.zip(found).collect::<Vec<_>>())
             }

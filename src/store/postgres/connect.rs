@@ -6,6 +6,7 @@
 //! takes writes, and that check is repeated while a connection is used.
 
 use super::statements::Statements;
+use crate::store::tables::Space;
 use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -380,6 +381,7 @@ impl InUse<'_> {
 /// Makes connections for the pool.
 pub struct Connector {
     url: PostgresUrl,
+    spaces: &'static [Space],
     tls: MakeRustlsConnect,
     failures: Arc<AtomicU32>,
 }
@@ -396,9 +398,10 @@ const TAKES_WRITES: &str =
     "select not pg_is_in_recovery() and current_setting('transaction_read_only') = 'off'";
 
 impl Connector {
-    /// To the hosts of `url`.
-    pub fn new(url: &PostgresUrl) -> Result<Self, UrlError> {
+    /// To the hosts of `url`, for a store of these spaces.
+    pub fn new(url: &PostgresUrl, spaces: &'static [Space]) -> Result<Self, UrlError> {
         Ok(Self {
+            spaces,
             tls: url.tls()?,
             url: url.clone(),
             failures: Arc::default(),
@@ -458,7 +461,8 @@ impl Manager for Connector {
     async fn create(&self) -> Result<Connection, ConnectError> {
         let before = self.failures.load(Ordering::Relaxed);
         let client = self.connect().await?;
-        let statements = tokio::time::timeout(CONNECT, Statements::prepare(&client)).await;
+        let statements =
+            tokio::time::timeout(CONNECT, Statements::prepare(&client, self.spaces)).await;
         Ok(Connection {
             statements: statements.map_err(|_| ConnectError::Slow)??,
             client,

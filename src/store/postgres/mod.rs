@@ -16,7 +16,10 @@ mod schema;
 mod statements;
 
 use super::Error;
-use super::tables::{Changes, Delta, Engine, Needs, Pair, Snapshot, Space, Tables, Tx};
+use super::tables::{
+    Changes, Delta, Engine, Needs, Pair, Snapshot, Space, TableRegistry, Tables, Tx,
+};
+use crate::identity::AeadKey;
 use crate::ownership::Tree;
 use crate::protocol::Stats;
 use cache::{Cache, Wanted, named_lock};
@@ -32,7 +35,7 @@ use tokio_postgres::error::SqlState;
 /// A metadata store in a PostgreSQL database. Clones share its connections.
 pub type Postgres = Tables<PostgresEngine>;
 
-/// Connections of one server.
+/// Connections of a role of one server.
 const CONNECTIONS: usize = 16;
 /// For so long a request waits for a database that fails over.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -51,10 +54,63 @@ impl Postgres {
     /// Opens the store, and makes its tables if they are not there. `fingerprint` is of the
     /// secrets that all servers of the database share; another one is refused.
     pub async fn open(url: &PostgresUrl, tree: Tree, fingerprint: [u8; 32]) -> Result<Self, Error> {
-        let engine = PostgresEngine::open(url, fingerprint).await?;
+        let engine = PostgresEngine::open(url, &METADATA, fingerprint).await?;
         Ok(Self::new(engine, tree))
     }
 }
+
+/// A third party's store in a PostgreSQL database, also in one that holds metadata. Clones share
+/// its connections.
+pub type PostgresRegistry = TableRegistry<PostgresEngine>;
+
+impl PostgresRegistry {
+    /// Opens the store, and makes its tables if they are not there. `key` seals the secrets of
+    /// tickets; `fingerprint` is of all secrets that third parties of the database share: other
+    /// ones are refused.
+    pub async fn open(
+        url: &PostgresUrl,
+        key: AeadKey,
+        fingerprint: [u8; 32],
+    ) -> Result<Self, Error> {
+        let engine = PostgresEngine::open(url, &REGISTRY, fingerprint).await?;
+        Self::new(engine, key).await
+    }
+}
+
+impl<E: Engine> TableRegistry<E> {
+    /// Copies everything into a PostgreSQL database, which holds no registry or what an interrupted
+    /// copy has left; then compares both. Nobody may serve this one meanwhile. `told` hears how
+    /// many rows there are by now.
+    pub async fn copy_to(
+        &self,
+        url: &PostgresUrl,
+        fingerprint: [u8; 32],
+        told: &(dyn Fn(u64) + Send + Sync),
+    ) -> Result<(), Error> {
+        let engine = PostgresEngine::open(url, &REGISTRY, fingerprint).await?;
+        self.copy_into(&engine, told).await
+    }
+}
+
+/// What a store has in a database.
+struct Part {
+    spaces: &'static [Space],
+    /// Column of the fingerprint of its secrets.
+    fingerprint: &'static str,
+    /// The files of these secrets.
+    secrets: &'static str,
+}
+
+const METADATA: Part = Part {
+    spaces: Space::METADATA,
+    fingerprint: "secrets",
+    secrets: "`master` and `link`",
+};
+const REGISTRY: Part = Part {
+    spaces: Space::REGISTRY,
+    fingerprint: "registry_secrets",
+    secrets: "`ttp.key` and `ttp.identity`",
+};
 
 /// A database that other servers may use at the same time. Clones share its connections.
 #[derive(Clone)]
@@ -217,9 +273,9 @@ where
 }
 
 impl PostgresEngine {
-    async fn open(url: &PostgresUrl, fingerprint: [u8; 32]) -> Result<Self, Error> {
+    async fn open(url: &PostgresUrl, part: &Part, fingerprint: [u8; 32]) -> Result<Self, Error> {
         let failed = |e: UrlError| Error::Engine(e.to_string());
-        let connector = Connector::new(url).map_err(failed)?;
+        let connector = Connector::new(url, part.spaces).map_err(failed)?;
         let until = Instant::now() + PATIENCE;
         let mut client = loop {
             match connector.connect().await {
@@ -231,7 +287,7 @@ impl PostgresEngine {
             }
         };
         schema::migrate(&mut client).await?;
-        schema::check_secrets(&client, &fingerprint).await?;
+        schema::check_secrets(&client, part, &fingerprint).await?;
         let pool = Pool::builder(connector)
             .max_size(CONNECTIONS)
             .runtime(Runtime::Tokio1)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The tables, made and brought up to date at the start of a server.
 
+use super::Part;
 use super::cache::named_lock;
 use super::connect::said;
 use crate::store::Error;
@@ -41,7 +42,9 @@ pub async fn migrate(client: &mut Client) -> Result<(), Error> {
 }
 
 async fn version(client: &Client) -> Result<Option<usize>, tokio_postgres::Error> {
-    let there = "select to_regclass('camvault.settings') is not null";
+    // Not `to_regclass`: within a transaction it may go on to say what it said before.
+    let there = "select exists (select from pg_catalog.pg_tables
+                                where schemaname = 'camvault' and tablename = 'settings')";
     if !client.query_one(there, &[]).await?.try_get::<_, bool>(0)? {
         return Ok(None);
     }
@@ -53,23 +56,25 @@ async fn version(client: &Client) -> Result<Option<usize>, tokio_postgres::Error
 }
 
 /// The first server leaves a fingerprint of its secrets; the others have to have the same.
-pub async fn check_secrets(client: &Client, fingerprint: &[u8; 32]) -> Result<(), Error> {
-    let mine = fingerprint.as_slice();
-    let left = client
-        .query_one(
-            "update camvault.settings set secrets = coalesce(secrets, $1) returning secrets",
-            &[&mine],
-        )
-        .await;
+pub async fn check_secrets(
+    client: &Client,
+    part: &Part,
+    fingerprint: &[u8; 32],
+) -> Result<(), Error> {
+    let (mine, column) = (fingerprint.as_slice(), part.fingerprint);
+    let leave = format!(
+        "update camvault.settings set {column} = coalesce({column}, $1) returning {column}"
+    );
+    let left = client.query_one(&leave, &[&mine]).await;
     let left: Vec<u8> = left
         .and_then(|row| row.try_get(0))
         .map_err(|e| Error::Engine(said(&e)))?;
     match left == mine {
         true => Ok(()),
-        false => Err(Error::Engine(
-            "it belongs to servers with other secrets: copy the files `master` and `link` from \
-             another server's DIR/secrets, or use another database"
-                .into(),
-        )),
+        false => Err(Error::Engine(format!(
+            "it belongs to servers with other secrets: copy the files {} from another server's \
+             DIR/secrets, or use another database",
+            part.secrets
+        ))),
     }
 }

@@ -64,8 +64,8 @@ pub async fn totals(client: &Client) -> Result<Delta, Error> {
 }
 
 impl Statements {
-    /// Prepares all of them, in one go.
-    pub async fn prepare(client: &Client) -> Result<Self, Error> {
+    /// Prepares all that a store of these spaces needs, in one go.
+    pub async fn prepare(client: &Client, spaces: &[Space]) -> Result<Self, Error> {
         let bytes = Type::BYTEA_ARRAY;
         let two = [bytes.clone(), bytes.clone()];
         let three = [bytes.clone(), bytes.clone(), Type::INT8_ARRAY];
@@ -105,7 +105,7 @@ impl Statements {
                 Ok((space, statements))
             }
         };
-        let spaces = Space::METADATA.iter().map(|space| of_space(*space));
+        let spaces = spaces.iter().map(|space| of_space(*space));
         let sets: Vec<String> = COLUMNS
             .split(", ")
             .map(|c| format!("{c} = totals.{c} + excluded.{c}"))
@@ -137,10 +137,15 @@ impl Statements {
         })
     }
 
+    /// The spaces of the store.
+    pub fn spaces(&self) -> impl Iterator<Item = Space> {
+        self.spaces.iter().map(|(space, _)| *space)
+    }
+
     fn of(&self, space: Space) -> &OfSpace {
         match self.spaces.iter().find(|(this, _)| *this == space) {
             Some((_, statements)) => statements,
-            None => unreachable!("a metadata store uses its own spaces"),
+            None => unreachable!("a store uses its own spaces"),
         }
     }
 

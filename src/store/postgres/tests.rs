@@ -5,7 +5,9 @@
 use super::*;
 use crate::protocol::{ChunkRef, Commit, Committed, Outcome};
 use crate::store::postgres_server::PostgresServer;
-use crate::store::{Forgotten, Hash, Item, Metadata, conformance};
+use crate::store::{
+    EmbeddedRegistry, Forgotten, Hash, Item, Metadata, Registry as _, Room, conformance,
+};
 
 async fn open(url: &str) -> Postgres {
     let tree = Tree::new(conformance::MASTER);
@@ -50,7 +52,10 @@ async fn tables_of_the_first_version_are_brought_up_to_date() {
     let leaf = open(&url).await.enroll([1; 32], [1; 32]).await.unwrap();
     server.run(
         "vault",
-        "drop table camvault.members; update camvault.settings set version = 1",
+        "drop table camvault.members, camvault.parties, camvault.contracts, camvault.tickets,
+             camvault.words, camvault.log, camvault.features;
+         alter table camvault.settings drop column registry_secrets;
+         update camvault.settings set version = 1",
     );
     let store = open(&url).await;
     let owner = store.owner([1; 32]).await.unwrap().unwrap();
@@ -58,6 +63,106 @@ async fn tables_of_the_first_version_are_brought_up_to_date() {
     assert_eq!(store.audit(0).await.unwrap().mended, 0);
     let version = "select 1 / (version = 2)::int from camvault.settings";
     server.run("vault", version);
+    assert_eq!(registry(&url).await.registered().await.unwrap(), 0);
+}
+
+async fn registry(url: &str) -> PostgresRegistry {
+    let key = AeadKey::new([7; 32]);
+    PostgresRegistry::open(&url.parse().unwrap(), key, [3; 32])
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_registry_conforms_also_beside_metadata() {
+    let server = PostgresServer::start();
+    let url = server.database("vault");
+    conformance::metadata(&open(&url).await).await;
+    let store = registry(&url).await;
+    conformance::registry(&store).await;
+    let near = store.near(vec![conformance::FEATURE], 10, 9).await.unwrap();
+    assert!(!near.is_empty());
+    let log = store.deletions(0, 9).await.unwrap();
+    let registered = store.registered().await.unwrap();
+    drop(store);
+    for old in [false, true] {
+        let store = registry(&url).await;
+        let found = store.near(vec![conformance::FEATURE], 10, 9).await.unwrap();
+        assert_eq!(found, near, "{old}");
+        assert_eq!(store.registered().await.unwrap(), registered);
+        assert_eq!(store.deletions(0, 9).await.unwrap(), log);
+        store.forget_log().await;
+    }
+    let address: PostgresUrl = url.parse().unwrap();
+    let other = PostgresRegistry::open(&address, AeadKey::new([7; 32]), [4; 32]).await;
+    let error = other.err().unwrap().to_string();
+    assert!(error.contains("ttp.key"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_registries_agree_also_while_connections_break() {
+    let server = PostgresServer::start();
+    let url = server.database("calm");
+    let (one, other) = tokio::join!(registry(&url), registry(&url));
+    conformance::registries(&one, &other, true).await;
+    let url = server.database("ttp");
+    let (one, other) = tokio::join!(registry(&url), registry(&url));
+    let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
+    let breaking = tokio::task::spawn_blocking(move || {
+        while stopped.try_recv() == Err(tokio::sync::oneshot::error::TryRecvError::Empty) {
+            server.run(
+                "postgres",
+                "select pg_terminate_backend(pid) from pg_stat_activity
+                 where application_name = 'camvault' and random() < 0.3",
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        server
+    });
+    conformance::registries(&one, &other, false).await;
+    let _ = stop.send(());
+    breaking.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_registry_moves_into_a_database() {
+    let server = PostgresServer::start();
+    let url = server.database("ttp");
+    let dir = tempfile::tempdir().unwrap();
+    let room = Room::new(dir.path(), 0);
+    let kept = EmbeddedRegistry::open(dir.path(), AeadKey::new([7; 32]), room);
+    let kept = kept.await.unwrap();
+    conformance::registry(&kept).await;
+    let address: PostgresUrl = url.parse().unwrap();
+    kept.copy_to(&address, [3; 32], &|_| ()).await.unwrap();
+    let moved = registry(&url).await;
+    assert_eq!(
+        moved.registered().await.unwrap(),
+        kept.registered().await.unwrap()
+    );
+    assert_eq!(
+        moved.deletions(0, 9).await.unwrap(),
+        kept.deletions(0, 9).await.unwrap()
+    );
+    let hashes = vec![conformance::FEATURE];
+    assert_eq!(
+        moved.near(hashes.clone(), 10, 99).await.unwrap(),
+        kept.near(hashes, 10, 99).await.unwrap()
+    );
+    let id = (conformance::CONTRACT, 0);
+    let (a, b) = tokio::join!(moved.ticket(id), kept.ticket(id));
+    let [a, b] = [a, b].map(|ticket| *ticket.unwrap().unwrap().secret.expose_seed());
+    assert_eq!(a, b);
+    let again = kept.copy_to(&address, [3; 32], &|_| ()).await.unwrap_err();
+    assert!(again.to_string().contains("holds a registry already"));
+    // What is half there is not served.
+    server.run(
+        "ttp",
+        "insert into camvault.servers values ('copy registry', '\\x820040')",
+    );
+    let half = PostgresRegistry::open(&address, AeadKey::new([7; 32]), [3; 32]).await;
+    let half = half.err().unwrap().to_string();
+    assert!(half.contains("not finished"), "{half}");
 }
 
 fn hash(seed: &str) -> Hash {
@@ -273,7 +378,7 @@ async fn tls_asks_who_the_server_is_where_the_address_says_so() {
     std::fs::write(&root, issued.cert.pem()).unwrap();
     let connect = async |options: &str| {
         let url = format!("{url}?{options}").parse().unwrap();
-        let client = Connector::new(&url)?.connect().await?;
+        let client = Connector::new(&url, Space::METADATA)?.connect().await?;
         let tls = "select ssl from pg_stat_ssl where pid = pg_backend_pid()";
         let tls: bool = client.query_one(tls, &[]).await?.try_get(0)?;
         Ok::<_, Box<dyn std::error::Error>>(tls)

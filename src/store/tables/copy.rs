@@ -1,15 +1,68 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Copying all metadata into an empty store, of whichever engine.
+//! Copying all metadata, or a registry, into an empty store, of whichever engine.
 
-use super::{Engine, Needs, Snapshot, Space, Tables, Tx, behind};
+use super::{Engine, Needs, Snapshot, Space, Tables, Tx, behind, following};
 use crate::store::Error;
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 
 /// Pairs in one transaction. Some are whole manifests.
 const BATCH: usize = 256;
-/// Where the place of an unfinished copy stands, in [`Space::Servers`].
-const PLACE: &[u8] = b"copy";
+
+/// What is copied together.
+#[derive(Debug)]
+pub struct Whole {
+    /// Where: without what servers keep for each other.
+    spaces: &'static [Space],
+    /// Where the place of an unfinished copy stands, in [`Space::Servers`].
+    place: &'static [u8],
+    name: &'static str,
+}
+
+impl Whole {
+    /// Of a metadata store.
+    pub const METADATA: Self = Self {
+        spaces: Space::METADATA,
+        place: b"copy",
+        name: "vault",
+    };
+    /// Of a third party's.
+    pub const REGISTRY: Self = Self {
+        spaces: Space::REGISTRY,
+        place: b"copy registry",
+        name: "registry",
+    };
+
+    fn copied(&self) -> impl Iterator<Item = (u32, Space)> + use<> {
+        let spaces = self.spaces.iter().copied();
+        (0..).zip(spaces.filter(|space| *space != Space::Servers))
+    }
+
+    fn place(&self, tx: &Tx<'_>) -> Result<Option<Place>, Error> {
+        tx.get(Space::Servers, self.place)
+    }
+
+    /// Where to go on; a store that holds something else is left alone.
+    fn begin(&self, tx: &mut Tx<'_>) -> Result<Place, Error> {
+        if let Some(place) = self.place(tx)? {
+            return Ok(place);
+        }
+        for (_, space) in self.copied() {
+            if !tx.walk(space, &[], &behind(&[]), 1)?.is_empty() {
+                let name = self.name;
+                return Err(Error::Engine(format!(
+                    "it holds a {name} already: migrate into an empty one"
+                )));
+            }
+        }
+        let place = Place {
+            space: 0,
+            next: Vec::new().into(),
+        };
+        tx.put(Space::Servers, self.place.to_vec(), &place);
+        Ok(place)
+    }
+}
 
 /// How far a copy came: the spaces before are whole, this one up to a key.
 #[derive(Clone, Debug, Encode, Decode)]
@@ -20,110 +73,94 @@ struct Place {
     next: ByteVec,
 }
 
-/// What is copied: everything but what servers keep for each other.
-fn copied() -> impl Iterator<Item = (u32, Space)> {
-    let spaces = Space::METADATA.iter().copied();
-    (0..).zip(spaces.filter(|space| *space != Space::Servers))
+/// Fails if a copy into this store has begun and is not finished: it must not be served.
+pub async fn check_whole<E: Engine>(engine: &E, whole: &'static Whole) -> Result<(), Error> {
+    match engine.read(|tx| whole.place(tx)).await? {
+        None => Ok(()),
+        Some(_) => Err(Error::Engine(
+            "a migration into it is not finished: run `camvault migrate` again".into(),
+        )),
+    }
 }
 
-fn place(tx: &Tx<'_>) -> Result<Option<Place>, Error> {
-    tx.get(Space::Servers, PLACE)
+/// Copies everything that `from` holds, which nobody may serve meanwhile, into `to`, which holds
+/// nothing or what an interrupted copy has left; then compares both. `told` hears how many rows
+/// there are by now.
+pub async fn fill<E: Engine, F: Engine>(
+    from: &E,
+    to: &F,
+    whole: &'static Whole,
+    told: &(dyn Fn(u64) + Send + Sync),
+) -> Result<(), Error> {
+    let begun = to.write(Needs::Room, |tx| whole.begin(tx)).await?;
+    let mut source = from.snapshot().await?;
+    let totals = source.totals();
+    let mut rows = 0;
+    for (number, space) in whole
+        .copied()
+        .skip_while(|(number, _)| *number < begun.space)
+    {
+        let mut next = match number == begun.space {
+            true => begun.next.to_vec(),
+            false => Vec::new(),
+        };
+        loop {
+            let page = source.page(space, &next, &behind(&[]), BATCH).await?;
+            let Some((last, _)) = page.last() else { break };
+            next = following(last);
+            rows += page.len() as u64;
+            let place = Place {
+                space: number,
+                next: next.clone().into(),
+            };
+            let put = move |tx: &mut Tx<'_>| {
+                for (key, value) in &page {
+                    tx.put_bytes(space, key.clone(), value.clone());
+                }
+                tx.put(Space::Servers, whole.place.to_vec(), &place);
+                Ok(())
+            };
+            to.write(Needs::Room, put).await?;
+            told(rows);
+        }
+    }
+    let mut filled = to.snapshot().await?;
+    for (_, space) in whole.copied() {
+        if digest(&mut source, space).await? != digest(&mut filled, space).await? {
+            return Err(Error::Engine(format!(
+                "what was copied of the {} is not what there is: was the {} served meanwhile? \
+                 Empty the database and begin again",
+                space.name(),
+                whole.name
+            )));
+        }
+    }
+    drop(filled);
+    // Once, however often it is done: the place goes with it.
+    let finish = move |tx: &mut Tx<'_>| {
+        if whole.place(tx)?.is_some() {
+            tx.remove(Space::Servers, whole.place.to_vec());
+            tx.count(|t| *t = totals);
+        }
+        Ok(())
+    };
+    to.write(Needs::Room, finish).await
 }
 
 impl<E: Engine> Tables<E> {
     /// Fails if a copy into this store has begun and is not finished: it must not be served.
     pub async fn check_whole(&self) -> Result<(), Error> {
-        match self.engine.read(place).await? {
-            None => Ok(()),
-            Some(_) => Err(Error::Engine(
-                "a migration into it is not finished: run `camvault migrate` again".into(),
-            )),
-        }
+        check_whole(&self.engine, &Whole::METADATA).await
     }
 
-    /// Copies everything that `from` holds, which nobody may serve meanwhile, into this store,
-    /// which holds nothing or what an interrupted copy has left; then compares both. `told` hears
-    /// how many rows there are by now.
+    /// See [`fill`].
     pub async fn fill<F: Engine>(
         &self,
         from: &Tables<F>,
         told: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<(), Error> {
-        let begun = self.engine.write(Needs::Room, begin).await?;
-        let mut source = from.engine.snapshot().await?;
-        let totals = source.totals();
-        let mut rows = 0;
-        for (number, space) in copied().skip_while(|(number, _)| *number < begun.space) {
-            let mut next = match number == begun.space {
-                true => begun.next.to_vec(),
-                false => Vec::new(),
-            };
-            loop {
-                let page = source.page(space, &next, &behind(&[]), BATCH).await?;
-                let Some((last, _)) = page.last() else { break };
-                next = following(last);
-                rows += page.len() as u64;
-                let place = Place {
-                    space: number,
-                    next: next.clone().into(),
-                };
-                let put = move |tx: &mut Tx<'_>| {
-                    for (key, value) in &page {
-                        tx.put_bytes(space, key.clone(), value.clone());
-                    }
-                    tx.put(Space::Servers, PLACE.to_vec(), &place);
-                    Ok(())
-                };
-                self.engine.write(Needs::Room, put).await?;
-                told(rows);
-            }
-        }
-        let mut filled = self.engine.snapshot().await?;
-        for (_, space) in copied() {
-            if digest(&mut source, space).await? != digest(&mut filled, space).await? {
-                return Err(Error::Engine(format!(
-                    "what was copied of the {} is not what there is: was the vault served \
-                     meanwhile? Empty the database and begin again",
-                    space.name()
-                )));
-            }
-        }
-        drop(filled);
-        // Once, however often it is done: the place goes with it.
-        let finish = move |tx: &mut Tx<'_>| {
-            if place(tx)?.is_some() {
-                tx.remove(Space::Servers, PLACE.to_vec());
-                tx.count(|t| *t = totals);
-            }
-            Ok(())
-        };
-        self.engine.write(Needs::Room, finish).await
+        fill(&from.engine, &self.engine, &Whole::METADATA, told).await
     }
-}
-
-/// Where to go on; a store that holds something else is left alone.
-fn begin(tx: &mut Tx<'_>) -> Result<Place, Error> {
-    if let Some(place) = place(tx)? {
-        return Ok(place);
-    }
-    for (_, space) in copied() {
-        if !tx.walk(space, &[], &behind(&[]), 1)?.is_empty() {
-            return Err(Error::Engine(
-                "it holds a vault already: migrate into an empty one".into(),
-            ));
-        }
-    }
-    let place = Place {
-        space: 0,
-        next: Vec::new().into(),
-    };
-    tx.put(Space::Servers, PLACE.to_vec(), &place);
-    Ok(place)
-}
-
-/// The first key behind this one.
-fn following(key: &[u8]) -> Vec<u8> {
-    [key, &[0]].concat()
 }
 
 /// Of all that a space holds.

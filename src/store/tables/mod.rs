@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! [`Metadata`] over ordered key spaces in which transactions are atomic: the same logic for
-//! every [`Engine`].
+//! [`Metadata`] and [`Registry`](super::Registry) over ordered key spaces in which transactions are
+//! atomic: the same logic for every [`Engine`].
 
 mod audit;
 mod chunks;
@@ -8,6 +8,7 @@ mod copy;
 mod members;
 mod owners;
 mod recordings;
+mod registry;
 mod servers;
 mod trash;
 mod tx;
@@ -22,7 +23,8 @@ use crate::protocol::{
     Variant,
 };
 use async_trait::async_trait;
-pub use tx::{Changes, Delta, Pair, Source, Space, Tx, behind, parse};
+pub use registry::TableRegistry;
+pub use tx::{Changes, Delta, Pair, Source, Space, Tx, behind, following, parse};
 
 /// What a write may do.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -25,7 +25,7 @@ pub enum Space {
     Queues,
     /// What servers keep for each other.
     Servers,
-    /// Signing key → party of the third party.
+    /// Signing key → party of the third party; its parameters.
     Parties,
     /// Contract → its record.
     Contracts,
@@ -35,6 +35,8 @@ pub enum Space {
     Words,
     /// Index → receipt of a deletion; the end of the log.
     Log,
+    /// Strand, number → tickets or a report, with their hashes; strand → the next number.
+    Features,
 }
 
 impl Space {
@@ -56,6 +58,8 @@ impl Space {
         Self::Tickets,
         Self::Words,
         Self::Log,
+        Self::Features,
+        Self::Servers,
     ];
 
     /// Its name in a database.
@@ -74,6 +78,7 @@ impl Space {
             Self::Tickets => "tickets",
             Self::Words => "words",
             Self::Log => "log",
+            Self::Features => "features",
         }
     }
 }
@@ -294,6 +299,11 @@ pub fn behind(prefix: &[u8]) -> Vec<u8> {
         None => key = vec![u8::MAX; 128],
     }
     key
+}
+
+/// The first key behind this one.
+pub fn following(key: &[u8]) -> Vec<u8> {
+    [key, &[0]].concat()
 }
 
 /// Reads a stored record.
