@@ -75,6 +75,9 @@ pub enum Error {
         "segment {0} is missing or was exchanged: the server does not give back what it acknowledged"
     )]
     Chain(u64),
+    /// A list of recordings that does not go on from page to page.
+    #[error("the list of recordings {0}: the server does not answer as it should")]
+    List(&'static str),
     /// An identity file or a sealed message for this identity.
     #[error(transparent)]
     Identity(#[from] crate::identity::Error),

@@ -252,7 +252,15 @@ async fn replays(kind: &impl Kind) {
         let (code, _) = two.send(1, request).await.unwrap();
         assert_eq!(code, Code::Replay, "{} {}", request.method, request.path);
     }
-    assert_eq!(two.vault(1).recordings().await.unwrap().recordings.len(), 0);
+    assert_eq!(
+        two.vault(1)
+            .recordings(None)
+            .await
+            .unwrap()
+            .recordings
+            .len(),
+        0
+    );
 }
 
 /// Together the servers allow as much as one would.
@@ -619,7 +627,7 @@ async fn shared_retention(kind: &impl Kind) {
     // The owner cannot end it.
     vault.hold(&[1; 16], false).await.unwrap();
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let list = two.vault(1).recordings().await.unwrap().recordings;
+    let list = two.vault(1).recordings(None).await.unwrap().recordings;
     assert_eq!(list[0].held, [Holder::Operator].into());
     operator.hold(&key, &[1; 16], false).await.unwrap();
     eventually("it goes too", || async {

@@ -200,6 +200,7 @@ impl From<client::Error> for Failure {
             E::Damaged { .. }
             | E::Manifest { .. }
             | E::Chain(_)
+            | E::List(_)
             | E::Document(_)
             | E::Deletions(_)
             | E::Homomorphic(_)

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What the reader asks of a vault, and how long it goes on asking.
 
+use super::DEFAULT_PATIENCE;
+use crate::client::vault::ListPlace;
 use crate::client::{Error, Vault};
 use crate::identity::{Identity, RecordingId};
 use crate::ownership::PathKeys;
 use crate::protocol::{
-    B32, ChunkRef, Code, GetBlob, Opened, Recording, RecordingUrl, Recordings, SharedSegment,
+    B32, ChunkRef, Code, GetBlob, Opened, Recording, RecordingEntry, RecordingUrl, Recordings,
+    SharedSegment,
 };
 use async_trait::async_trait;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,8 +20,8 @@ use std::time::Duration;
 pub trait Origin: Send + Sync + 'static {
     /// The caller's path keys.
     async fn path_keys(&self) -> Result<Arc<PathKeys>, Error>;
-    /// All recordings of the caller and those shared with it.
-    async fn recordings(&self) -> Result<Recordings, Error>;
+    /// A page of the recordings of the caller and those shared with it, behind `after`.
+    async fn recordings(&self, after: Option<ListPlace>) -> Result<Recordings, Error>;
     /// A recording and its heads from a segment on.
     async fn recording(
         &self,
@@ -61,8 +65,8 @@ impl Origin for Vault {
         Vault::path_keys(self).await
     }
 
-    async fn recordings(&self) -> Result<Recordings, Error> {
-        Vault::recordings(self).await
+    async fn recordings(&self, after: Option<ListPlace>) -> Result<Recordings, Error> {
+        Vault::recordings(self, after).await
     }
 
     async fn recording(
@@ -111,6 +115,55 @@ impl Origin for Vault {
                 Err(error) => return Err(error),
             }
         }
+    }
+}
+
+/// A list of recordings, page by page.
+pub(super) struct Listing<'a> {
+    origin: &'a dyn Origin,
+    after: Option<ListPlace>,
+    more: bool,
+    seen: HashSet<ListPlace>,
+}
+
+impl<'a> Listing<'a> {
+    /// From the beginning.
+    pub fn new(origin: &'a dyn Origin) -> Self {
+        Self {
+            origin,
+            after: None,
+            more: true,
+            seen: HashSet::new(),
+        }
+    }
+
+    /// Without the caller's own, which come first, in order of their ids.
+    pub fn shared(origin: &'a dyn Origin) -> Self {
+        Self {
+            after: Some(([u8::MAX; 16], None)),
+            ..Self::new(origin)
+        }
+    }
+
+    /// The next page; none behind the last. A list that does not go on is an error.
+    pub async fn next(&mut self) -> Result<Option<Vec<RecordingEntry>>, Error> {
+        if !self.more {
+            return Ok(None);
+        }
+        let ask = || self.origin.recordings(self.after);
+        let Recordings { recordings, more } = patiently(DEFAULT_PATIENCE, ask).await?;
+        for entry in &recordings {
+            let place = (*entry.id, entry.owner.map(|owner| *owner));
+            if !self.seen.insert(place) {
+                return Err(Error::List("names a recording twice"));
+            }
+            self.after = Some(place);
+        }
+        if more && recordings.is_empty() {
+            return Err(Error::List("goes on behind a page without recordings"));
+        }
+        self.more = more;
+        Ok(Some(recordings))
     }
 }
 

@@ -138,6 +138,9 @@ fn hold_method(on: bool) -> Method {
     if on { Method::PUT } else { Method::DELETE }
 }
 
+/// A recording in a list: its id and, if it is another's, the owner's signing key.
+pub type ListPlace = (RecordingId, Option<[u8; 32]>);
+
 /// Bytes of an answer that is not a sequence of blobs, at most.
 const MAX_ANSWER_BYTES: u64 = 64 << 20;
 
@@ -291,10 +294,16 @@ impl Vault {
         self.ask(Method::PUT, &path, true, encode(commit)).await
     }
 
-    /// The identity's recordings and those shared with it.
-    pub async fn recordings(&self) -> Result<Recordings, Error> {
-        self.ask(Method::GET, "/v1/recordings", true, Vec::new())
-            .await
+    /// The identity's recordings and those shared with it, behind `after`: one page of the list.
+    pub async fn recordings(&self, after: Option<ListPlace>) -> Result<Recordings, Error> {
+        let mut path = String::from("/v1/recordings");
+        if let Some((id, owner)) = after {
+            path.push_str(&format!("?after={}", hex(&id)));
+            if let Some(owner) = owner {
+                path.push_str(&format!("&owner={}", hex(&owner)));
+            }
+        }
+        self.ask(Method::GET, &path, true, Vec::new()).await
     }
 
     /// A recording and the heads of its segments from `from` on, at most 1000.
