@@ -34,6 +34,8 @@ pub enum Error {
         code: crate::protocol::Code,
         /// The server's explanation.
         message: String,
+        /// How long it asks the client to wait before it comes again.
+        retry_after: Option<std::time::Duration>,
     },
     /// The server's answer is not of the protocol.
     #[error("vault {vault}: {what}: the answer is not understood: {reason}")]
@@ -162,6 +164,21 @@ impl Error {
                 matches!(code, Code::Busy | Code::Full | Code::Slow | Code::Internal)
             }
             _ => false,
+        }
+    }
+
+    /// Whether the server had too much to do, or was stopping, and did nothing about the request.
+    pub fn is_busy(&self) -> bool {
+        use crate::protocol::Code;
+        let codes = [Code::Busy, Code::Slow];
+        matches!(self, Self::Refused { code, .. } if codes.contains(code))
+    }
+
+    /// How long the server asks to wait, if it does.
+    pub(crate) fn retry_after(&self) -> std::time::Duration {
+        match self {
+            Self::Refused { retry_after, .. } => retry_after.unwrap_or_default(),
+            _ => std::time::Duration::ZERO,
         }
     }
 

@@ -20,6 +20,7 @@ pub use timeline::Timeline;
 pub use verify::{Finding, Report};
 
 use super::Error;
+use super::patience::PATIENCE;
 use crate::identity::{AeadKey, Identity, RecordingId};
 use crate::manifest::{Manifest, Sealer, Summary};
 use crate::protocol::{self, B32, Code, Held, RecordingEntry, RecordingUrl, SHARE_INFO, SharedKey};
@@ -32,8 +33,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use subtle::ConstantTimeEq as _;
 
-/// How long a request is tried again while the vault cannot be reached.
-const DEFAULT_PATIENCE: Duration = Duration::from_secs(30);
 /// Manifests that are kept.
 const MANIFESTS: usize = 4;
 
@@ -95,7 +94,7 @@ impl Reader {
             key: identity.recording_key(&id),
             id,
         };
-        let exists = origin::patiently(DEFAULT_PATIENCE, || async {
+        let exists = origin::patiently(PATIENCE, || async {
             match origin.recording(&own.id, 0, None).await {
                 Ok(_) => Ok(true),
                 Err(Error::Refused {
@@ -115,7 +114,7 @@ impl Reader {
             sealer,
             owner,
             domain,
-            patience: DEFAULT_PATIENCE,
+            patience: PATIENCE,
             index: Mutex::default(),
             manifests: Mutex::default(),
             fetched: Default::default(),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What the reader asks of a vault, and how long it goes on asking.
 
-use super::DEFAULT_PATIENCE;
+use crate::client::patience::{self, PATIENCE};
 use crate::client::vault::ListPlace;
 use crate::client::{Error, Vault};
 use crate::identity::{Identity, RecordingId};
@@ -151,7 +151,7 @@ impl<'a> Listing<'a> {
             return Ok(None);
         }
         let ask = || self.origin.recordings(self.after);
-        let Recordings { recordings, more } = patiently(DEFAULT_PATIENCE, ask).await?;
+        let Recordings { recordings, more } = patiently(PATIENCE, ask).await?;
         for entry in &recordings {
             let place = (*entry.id, entry.owner.map(|owner| *owner));
             if !self.seen.insert(place) {
@@ -167,34 +167,12 @@ impl<'a> Listing<'a> {
     }
 }
 
-/// First pause before another try.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// Longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(3);
-
-/// Repeats what fails for a reason that may pass, with growing pauses, until `patience` is used
-/// up. Dropping the future ends it at once.
+/// Makes a request again while it fails for a reason that may pass.
 pub(super) async fn patiently<T, F: Future<Output = Result<T, Error>>>(
     patience: Duration,
-    mut attempt: impl FnMut() -> F,
+    attempt: impl FnMut() -> F,
 ) -> Result<T, Error> {
-    let deadline = tokio::time::Instant::now() + patience;
-    let mut pause = FIRST_PAUSE;
-    loop {
-        let error = match attempt().await {
-            Err(error) if passing(&error) => error,
-            done => return done,
-        };
-        let now = tokio::time::Instant::now();
-        if now + pause > deadline {
-            return Err(error);
-        }
-        // Between half of the pause and the whole, so that many readers do not come at once.
-        let mut random = [0u8; 1];
-        let _ = getrandom::fill(&mut random);
-        tokio::time::sleep(pause / 2 + pause * u32::from(random[0]) / 512).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
-    }
+    patience::patiently(patience, passing, attempt).await
 }
 
 /// Whether another try may succeed. A capability may have expired on its way.

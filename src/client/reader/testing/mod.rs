@@ -214,6 +214,7 @@ impl Fake {
             what: "it".into(),
             code,
             message: "no".into(),
+            retry_after: None,
         }
     }
 
