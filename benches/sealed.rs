@@ -111,7 +111,13 @@ impl Parties {
         Contract {
             audit,
             loss,
-            ..Contract::new(owner.public(), cloud.public(), ttp.public(), [0; 32], [5; 32])
+            ..Contract::new(
+                owner.public(),
+                cloud.public(),
+                ttp.public(),
+                [0; 32],
+                [5; 32],
+            )
         }
     }
 

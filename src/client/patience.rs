@@ -51,7 +51,11 @@ pub(super) fn jitter(pause: Duration) -> Duration {
 /// The refusal, with what was done about it.
 fn given_up(mut error: Error, tries: u32, spent: Duration) -> Error {
     if let Error::Refused { message, .. } = &mut error {
-        let times = if tries == 1 { "once" } else { &format!("{tries} times") };
+        let times = if tries == 1 {
+            "once"
+        } else {
+            &format!("{tries} times")
+        };
         message.push_str(&format!(
             " (asked {times} in {} s: try again later)",
             spent.as_secs()
@@ -80,7 +84,11 @@ mod tests {
     }
 
     impl Busy {
-        async fn start(times: usize, retry_after: &'static str, then: (StatusCode, Vec<u8>)) -> Self {
+        async fn start(
+            times: usize,
+            retry_after: &'static str,
+            then: (StatusCode, Vec<u8>),
+        ) -> Self {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let url = format!("http://{}", listener.local_addr().unwrap());
             let asked = Arc::new(AtomicUsize::new(0));
@@ -148,7 +156,10 @@ mod tests {
         assert!(began.elapsed() < Duration::from_secs(5));
         assert!(error.is_busy());
         let words = error.to_string();
-        assert!(words.contains("too many requests at once (asked once"), "{words}");
+        assert!(
+            words.contains("too many requests at once (asked once"),
+            "{words}"
+        );
 
         let began = Instant::now();
         let mut tries = 0u32;
@@ -170,13 +181,24 @@ mod tests {
 
     #[tokio::test]
     async fn a_deletion_that_a_busy_server_has_done_is_done() {
-        let gone = || (StatusCode::NOT_FOUND, problem(Code::NotFound, "no such recording"));
+        let gone = || {
+            (
+                StatusCode::NOT_FOUND,
+                problem(Code::NotFound, "no such recording"),
+            )
+        };
         let server = Busy::start(1, "0", gone()).await;
         server.vault().forget(&[1; 16]).await.unwrap();
         assert_eq!(server.asked(), 2);
         let server = Busy::start(0, "0", gone()).await;
         let refused = server.vault().forget(&[1; 16]).await.unwrap_err();
-        assert!(matches!(refused, Error::Refused { code: Code::NotFound, .. }));
+        assert!(matches!(
+            refused,
+            Error::Refused {
+                code: Code::NotFound,
+                ..
+            }
+        ));
     }
 
     #[tokio::test]

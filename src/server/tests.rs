@@ -320,7 +320,10 @@ async fn byte_rates(kind: &impl Kind) {
             Err(crate::client::Error::Refused {
                 code, retry_after, ..
             }) => {
-                assert_eq!((code, retry_after), (Code::Busy, Some(Duration::from_secs(1))));
+                assert_eq!(
+                    (code, retry_after),
+                    (Code::Busy, Some(Duration::from_secs(1)))
+                );
                 refused += 1;
             }
             Err(error) => panic!("{error}"),
@@ -346,9 +349,16 @@ async fn byte_rates(kind: &impl Kind) {
     let fetch = async |server| {
         let blob = GetBlob { d1, capability };
         let blobs = vec![(blob, BLOB as u32); 3];
-        let mut blobs = two.vault(server).get_blobs(opened.expires, blobs).await.unwrap();
+        let mut blobs = two
+            .vault(server)
+            .get_blobs(opened.expires, blobs)
+            .await
+            .unwrap();
         for _ in 0..3 {
-            assert_eq!(blobs.next().await.unwrap().unwrap().unwrap().len(), chunk.len());
+            assert_eq!(
+                blobs.next().await.unwrap().unwrap().unwrap().len(),
+                chunk.len()
+            );
         }
     };
     let began = Instant::now();

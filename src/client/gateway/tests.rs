@@ -47,7 +47,13 @@ fn parts(parts: &[Vec<u8>]) -> Vec<u8> {
 
 fn contract() -> Contract {
     let [owner, cloud, ttp] = [1, 2, 3].map(|n| Identity::from_secret([n; 32]).unwrap());
-    Contract::new(owner.public(), cloud.public(), ttp.public(), [0; 32], [0; 32])
+    Contract::new(
+        owner.public(),
+        cloud.public(),
+        ttp.public(),
+        [0; 32],
+        [0; 32],
+    )
 }
 
 fn signed(contract: &Contract, by: &[u8]) -> Signed {

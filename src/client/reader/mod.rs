@@ -180,7 +180,7 @@ impl Reader {
         };
         let (mut list, mut all) = (Listing::new(origin), Vec::new());
         while let Some(page) = list.next().await? {
-            all.extend(page.iter().map(listed));
+            all.extend(page.iter().map(&listed));
         }
         Ok(all)
     }

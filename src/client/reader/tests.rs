@@ -162,6 +162,7 @@ fn a_long_list_is_read_page_by_page() {
     };
     let other = |n: u8| RecordingEntry {
         owner: Some([n; 32].into()),
+        shared: Some(vec![n].into()),
         ..shared[0].clone()
     };
     let own: Vec<_> = (0..5).map(entry).collect();

@@ -7,9 +7,7 @@ use crate::homomorphic::retrieval;
 use crate::homomorphic::ticket;
 use crate::identity::Identity;
 use crate::luma::{Luma, Shape};
-use crate::protocol::{
-    Agreed, Contract, Signed, TicketHead, TicketSecret, encode,
-};
+use crate::protocol::{Agreed, Contract, Signed, TicketHead, TicketSecret, encode};
 use crate::watermark::{Key, Layout, Word, read};
 use sha2::{Digest, Sha256};
 use std::sync::{Arc, LazyLock};
@@ -29,7 +27,13 @@ pub(super) static WORLD: LazyLock<World> = LazyLock::new(|| {
     let secret = SecretKey::generate(2048).unwrap();
     let contract = Contract {
         audit: 1000,
-        ..Contract::new(owner.public(), cloud.public(), ttp.public(), [0; 32], [5; 32])
+        ..Contract::new(
+            owner.public(),
+            cloud.public(),
+            ttp.public(),
+            [0; 32],
+            [5; 32],
+        )
     };
     let signed = Signed::new(&contract)
         .sign::<Contract>(&owner)
