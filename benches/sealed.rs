@@ -109,23 +109,15 @@ impl Parties {
     fn contract(&self, loss: u8, audit: u32) -> Contract {
         let [owner, cloud, ttp] = &self.identities;
         Contract {
-            version: 1,
-            owner: owner.public().into(),
-            cloud: cloud.public().into(),
-            ttp: ttp.public().into(),
-            cloud_key: [0; 32].into(),
-            base_seed: [5; 32].into(),
-            step: 100,
-            classes: Settings::default().classes_text(),
-            density: 0,
-            threshold: 32,
-            ticket_ms: 10_000,
-            created_ms: 0,
-            name: Vec::new().into(),
-            per_block: DEFAULT_PER_BLOCK,
             audit,
-            pixels: 0,
             loss,
+            ..Contract::new(
+                owner.public(),
+                cloud.public(),
+                ttp.public(),
+                [0; 32],
+                [5; 32],
+            )
         }
     }
 

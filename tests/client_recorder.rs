@@ -134,6 +134,48 @@ fn a_server_that_was_away_gets_everything_in_order() {
 }
 
 #[test]
+fn of_a_vault_that_is_busy_a_recorder_tells_once() {
+    let vault = TestVault::start();
+    let owner = vault.enrolled();
+    let front = Liar::busy(&vault);
+    let mut config = vault.config(&owner);
+    config.url = format!("camvault://{}/yard", front.authority())
+        .parse()
+        .unwrap();
+    let (recorder, events) = open(config);
+    let (offline, online) = (
+        |e: &Event| matches!(e, Event::Offline(_)),
+        |e: &Event| matches!(e, Event::Online),
+    );
+    let record = |from: u64, to: u64| {
+        for n in from..to {
+            push(&recorder, video(n));
+            push(&recorder, audio(n));
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    // For a moment: nothing is told.
+    front.set_busy(true);
+    record(0, 25);
+    front.set_busy(false);
+    record(25, 60);
+    assert!(front.refused() > 0);
+    assert!(events.none(offline) && events.none(online));
+    // For longer: once, although other requests go through, and with pauses in between.
+    let before = front.refused();
+    front.set_busy(true);
+    record(60, 160);
+    assert_eq!((events.count(offline), events.count(online)), (1, 0));
+    let refused = front.refused() - before;
+    assert!((2..=15).contains(&refused), "{refused}");
+    front.set_busy(false);
+    recorder.finish().unwrap();
+    assert_eq!((events.count(offline), events.count(online)), (1, 1));
+    assert_eq!(recorder.stats().dropped, 0);
+    assert_eq!(vault.play(&owner).seconds(), (0..160).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_spool_survives_its_recorder_and_is_drained_by_the_next() {
     let mut vault = TestVault::start();
     let owner = vault.enrolled();

@@ -49,7 +49,9 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 fn first_segment(vault: &TestVault, identity: &Arc<Identity>) -> u64 {
-    let list = vault.block(vault.connect(identity).recordings()).unwrap();
+    let list = vault
+        .block(vault.connect(identity).recordings(None))
+        .unwrap();
     list.recordings.first().map_or(0, |entry| entry.first)
 }
 

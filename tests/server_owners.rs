@@ -114,6 +114,48 @@ async fn segments_are_numbered_and_committed_once() {
 }
 
 #[tokio::test]
+async fn a_list_goes_on_behind_any_of_its_entries() {
+    let vault = vault().await;
+    let (a, b) = (vault.owner().await, vault.owner().await);
+    for name in ["one", "two", "three"] {
+        a.record(name, &[&bytes(name, 100)]).await.unwrap();
+        b.record(name, &[&bytes(name, 100)]).await.unwrap();
+        let id = hex(&b.id.recording_id(name));
+        let path = format!("/v1/recordings/{id}/shares/{}", hex(&a.key()));
+        let share = Share {
+            sealed: name.as_bytes().to_vec().into(),
+        };
+        b.raw("PUT", &path, encode(&share)).await.unwrap();
+    }
+    let all: Recordings = a.fetch("/v1/recordings").await.unwrap();
+    assert_eq!((all.recordings.len(), all.more), (6, false));
+    let own: Vec<_> = all.recordings[..3].iter().map(|e| e.id).collect();
+    assert!(own.is_sorted_by_key(|id| **id));
+    for (n, entry) in all.recordings.iter().enumerate() {
+        assert_eq!(entry.owner, (n >= 3).then(|| b.key().into()));
+        let owner = entry.owner.map_or(String::new(), |key| {
+            format!("&owner={}", hex(key.as_slice()))
+        });
+        let path = format!("/v1/recordings?after={}{owner}", hex(entry.id.as_slice()));
+        let rest: Recordings = a.fetch(&path).await.unwrap();
+        let ids = |list: &[RecordingEntry]| list.iter().map(|e| e.id).collect::<Vec<_>>();
+        assert_eq!(ids(&rest.recordings), ids(&all.recordings[n + 1..]));
+    }
+    let id = hex(&[1; 16]);
+    for (query, code) in [
+        ("after=12".to_owned(), Code::Malformed),
+        ("behind=12".to_owned(), Code::Malformed),
+        (format!("after={id}&owner={id}"), Code::Malformed),
+        (format!("after={id}&owner={id}{id}"), Code::NotFound),
+    ] {
+        let refused = a
+            .fetch::<Recordings>(&format!("/v1/recordings?{query}"))
+            .await;
+        assert_eq!(refused.unwrap_err().code, code, "{query}");
+    }
+}
+
+#[tokio::test]
 async fn a_shared_recording_is_read_until_it_is_taken_back() {
     let vault = vault().await;
     let (a, b, c) = (

@@ -15,7 +15,7 @@ use gstcamvault::identity::Identity;
 use gstcamvault::luma::Plane;
 use gstcamvault::protocol::*;
 use gstcamvault::server::{Config, DEFAULT_AUDIT, Role, Server};
-use gstcamvault::watermark::{Layout, Settings, Word, embed, position};
+use gstcamvault::watermark::{Layout, Word, embed, position};
 use postgres::PostgresServer;
 use serve::Program;
 use sha2::{Digest as _, Sha256};
@@ -76,23 +76,17 @@ impl World {
         let (bytes, key) = owner.cloud_key(&sign).await.unwrap();
         assert_eq!(&key, SECRET.public());
         let contract = Contract {
-            version: 1,
-            owner: owner.identity().public().into(),
-            cloud: cloud.identity().public().into(),
-            ttp: info.identity,
-            cloud_key: <[u8; 32]>::from(Sha256::digest(&bytes)).into(),
-            base_seed: [7; 32].into(),
-            step: 100,
-            classes: Settings::default().classes_text(),
-            density: 0,
-            threshold: 30,
             ticket_ms: 60_000,
             created_ms: 1_700_000_000_000,
             name: vec![1; 40].into(),
-            per_block: gstcamvault::protocol::DEFAULT_PER_BLOCK,
-            loss: gstcamvault::protocol::DEFAULT_LOSS,
             audit: DEFAULT_AUDIT,
-            pixels: 0,
+            ..Contract::new(
+                owner.identity().public(),
+                cloud.identity().public(),
+                info.identity,
+                Sha256::digest(&bytes).into(),
+                [7; 32],
+            )
         };
         let signed = sign_by(&contract, &[&owner, &cloud]);
         let agreed = owner.contract(signed).await.unwrap();

@@ -299,7 +299,13 @@ fn ownership(out: &mut String, outcome: &Outcome) {
     head(
         out,
         "An owner of many recordings",
-        &["recordings", "one more", "list of all", "its bytes"],
+        &[
+            "recordings",
+            "one more",
+            "first page",
+            "its bytes",
+            "all pages",
+        ],
     );
     for h in &outcome.hot {
         row(
@@ -309,6 +315,7 @@ fn ownership(out: &mut String, outcome: &Outcome) {
                 time(h.commit),
                 time(h.list),
                 size(h.bytes as f64),
+                time(h.all),
             ],
         );
     }
@@ -391,7 +398,7 @@ pub fn json(outcome: &Outcome) -> Value {
         .iter()
         .map(|c| json!({ "owners": c.owners, "of": c.of, "nodes": c.nodes, "seconds": c.seconds }));
     let hot = outcome.hot.iter().map(|h| {
-        json!({ "recordings": h.recordings, "list": h.list, "bytes": h.bytes, "commit": h.commit })
+        json!({ "recordings": h.recordings, "list": h.list, "bytes": h.bytes, "all": h.all, "commit": h.commit })
     });
     json!({
         "worlds": outcome.worlds.iter().flatten().map(figures).collect::<Vec<_>>(),

@@ -44,23 +44,8 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
         .expect(EXPECT);
     let secret = read_secret_key(file.path()).expect(EXPECT);
     let contract = Contract {
-        version: 1,
-        owner: owner.public().into(),
-        cloud: cloud.public().into(),
-        ttp: ttp.public().into(),
-        cloud_key: [0; 32].into(),
-        base_seed: [5; 32].into(),
-        step: 100,
-        classes: "01 10 11 02 20".into(),
-        density: 0,
-        threshold: 32,
-        ticket_ms: 10_000,
-        created_ms: 0,
-        name: Vec::new().into(),
-        per_block: gstcamvault::protocol::DEFAULT_PER_BLOCK,
-        loss: gstcamvault::protocol::DEFAULT_LOSS,
         audit: 1000,
-        pixels: 0,
+        ..Contract::new(owner.public(), cloud.public(), ttp.public(), [0; 32], [5; 32])
     };
     let signed = Signed::new(&contract)
         .sign::<Contract>(&owner)

@@ -34,6 +34,8 @@ pub enum Error {
         code: crate::protocol::Code,
         /// The server's explanation.
         message: String,
+        /// How long it asks the client to wait before it comes again.
+        retry_after: Option<std::time::Duration>,
     },
     /// The server's answer is not of the protocol.
     #[error("vault {vault}: {what}: the answer is not understood: {reason}")]
@@ -75,6 +77,9 @@ pub enum Error {
         "segment {0} is missing or was exchanged: the server does not give back what it acknowledged"
     )]
     Chain(u64),
+    /// A list of recordings that does not go on from page to page.
+    #[error("the list of recordings {0}: the server does not answer as it should")]
+    List(&'static str),
     /// An identity file or a sealed message for this identity.
     #[error(transparent)]
     Identity(#[from] crate::identity::Error),
@@ -159,6 +164,21 @@ impl Error {
                 matches!(code, Code::Busy | Code::Full | Code::Slow | Code::Internal)
             }
             _ => false,
+        }
+    }
+
+    /// Whether the server had too much to do, or was stopping, and did nothing about the request.
+    pub fn is_busy(&self) -> bool {
+        use crate::protocol::Code;
+        let codes = [Code::Busy, Code::Slow];
+        matches!(self, Self::Refused { code, .. } if codes.contains(code))
+    }
+
+    /// How long the server asks to wait, if it does.
+    pub(crate) fn retry_after(&self) -> std::time::Duration {
+        match self {
+            Self::Refused { retry_after, .. } => retry_after.unwrap_or_default(),
+            _ => std::time::Duration::ZERO,
         }
     }
 

@@ -121,6 +121,7 @@ impl Server {
             if response.status().is_success() {
                 return Ok(response);
             }
+            let retry_after = retry_after(&response);
             let (problem, what) = (self.problem(response).await?, format!("{method} {path}"));
             match (problem.code, problem.time_ms, signer) {
                 (Code::Clock, Some(time), Some(signer)) if again > 0 => signer.learn(time),
@@ -131,6 +132,7 @@ impl Server {
                         what,
                         code,
                         message: problem.message,
+                        retry_after,
                     });
                 }
             }
@@ -368,6 +370,14 @@ impl Way<'_> {
     fn read<T: for<'b> Decode<'b, ()>>(self, path: &str, body: &[u8]) -> Result<T, Error> {
         decode(body).map_err(|e| self.server.answer(path.to_owned(), e.to_string()))
     }
+}
+
+/// How long a refusal asks to wait: whole seconds, as this project's servers and most proxies say
+/// it.
+pub(super) fn retry_after(response: &Response) -> Option<Duration> {
+    let value = response.headers().get(reqwest::header::RETRY_AFTER)?;
+    let seconds = value.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
 }
 
 pub(super) fn lost(base: &str, error: &reqwest::Error) -> Error {

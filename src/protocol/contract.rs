@@ -139,10 +139,46 @@ pub const DEFAULT_PER_BLOCK: u32 = 1;
 /// What other coefficients may be off, if nothing else is asked for.
 pub const DEFAULT_LOSS: u8 = 5;
 
+/// Quantiser step, if nothing else is asked for.
+pub const DEFAULT_STEP: u32 = 100;
+/// Wrong bits up to which an owner recognises its mark, if nothing else is asked for.
+pub const DEFAULT_THRESHOLD: u32 = 30;
+/// How long a ticket may be used, if nothing else is asked for: seconds of footage.
+pub const DEFAULT_TICKET_S: u64 = 10;
+
 /// Steps that contracts allow: remainders fit one byte.
 pub const STEPS: std::ops::RangeInclusive<u32> = 4..=200;
 
 impl Contract {
+    /// A contract with the defaults: without name and date, not audited, for frames of any size.
+    pub fn new(
+        owner: impl Into<Party>,
+        cloud: impl Into<Party>,
+        ttp: impl Into<Party>,
+        cloud_key: [u8; 32],
+        base_seed: [u8; 32],
+    ) -> Self {
+        Self {
+            version: 1,
+            owner: owner.into(),
+            cloud: cloud.into(),
+            ttp: ttp.into(),
+            cloud_key: cloud_key.into(),
+            base_seed: base_seed.into(),
+            step: DEFAULT_STEP,
+            classes: Settings::default().classes_text(),
+            density: 0,
+            threshold: DEFAULT_THRESHOLD,
+            ticket_ms: DEFAULT_TICKET_S * 1000,
+            created_ms: 0,
+            name: Vec::new().into(),
+            per_block: DEFAULT_PER_BLOCK,
+            audit: 0,
+            pixels: 0,
+            loss: DEFAULT_LOSS,
+        }
+    }
+
     /// Whether owner and cloud build what audits are about: pieces that can be opened one by one.
     pub fn is_audited(&self, mode: Mode) -> bool {
         // Packed, nothing says which randomisers were drawn.

@@ -330,13 +330,18 @@ pub enum Committed {
     NotHeld(#[n(0)] Vec<u32>),
 }
 
-/// `GET /v1/recordings`: the caller's own and those shared with it.
+/// `GET /v1/recordings[?after=ID[&owner=HEX]]`: the caller's own and those shared with it, a page
+/// at a time. The next page is asked for with id and owner of the last entry of this one.
 #[derive(Clone, Debug, Encode, Decode)]
 #[cbor(map)]
 pub struct Recordings {
-    /// In order of owner and id.
+    /// The caller's own, in order of their ids, before all others.
     #[n(0)]
     pub recordings: Vec<RecordingEntry>,
+    /// There are more behind these.
+    #[n(1)]
+    #[cbor(default)]
+    pub more: bool,
 }
 
 /// One recording in a list.

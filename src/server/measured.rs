@@ -5,13 +5,14 @@ use super::metrics::buckets;
 use crate::identity::{Identity, RecordingId};
 use crate::ownership::Leaf;
 use crate::protocol::{
-    ChunkRef, Commit, Committed, Holder, Job, Outcome, Recording, RecordingEntry, Retention,
-    Signed, Stats, Variant,
+    ChunkRef, Commit, Committed, Holder, Job, Outcome, Recording, Recordings, Retention, Signed,
+    Stats, Variant,
 };
 use crate::store::{
     Allowance, Audit, AuditOutcome, Blob, BlobInfo, Blobs, ContractRecord, Error, Forgotten, Hash,
-    Health, Issued, Item, Lot, Mark, Metadata, Opening, Owner, PartyRecord, Place, Received,
-    Registering, Registry, Reported, Ticket, TicketAudit, TicketId, Upkeep, Used, Via, Wanted,
+    Health, Issued, Item, Listed, Lot, Mark, Metadata, Opening, Owner, PartyRecord, Place,
+    Received, Registering, Registry, Reported, Ticket, TicketAudit, TicketId, Upkeep, Used, Via,
+    Wanted,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -134,7 +135,7 @@ measured!(Metadata {
     fn lookup(owner: Leaf, tags: Vec<Hash>) -> Vec<Vec<Variant>>;
     fn register(owner: Leaf, items: Vec<Item>, quota: Option<u64>, now: u64) -> Vec<Outcome>;
     fn commit(owner: Leaf, id: RecordingId, seq: u64, commit: Commit, now: u64) -> Committed;
-    fn recordings(owner: Leaf, key: Hash) -> Vec<RecordingEntry>;
+    fn recordings(owner: Leaf, key: Hash, after: Option<Listed>) -> Recordings;
     fn recording(owner: Leaf, id: RecordingId, from: u64) -> Option<Recording>;
     fn segment(owner: Leaf, id: RecordingId, seq: u64) -> Option<Vec<u8>>;
     fn forget(owner: Leaf, id: RecordingId, now: u64) -> Forgotten;

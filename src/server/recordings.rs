@@ -6,10 +6,8 @@ use super::ops;
 use super::refusal::{Refusal, cbor};
 use crate::identity::RecordingId;
 use crate::ownership::Leaf;
-use crate::protocol::{
-    Code, Commit, Holder, Recordings, Retention, RetentionInfo, SegmentBody, Share,
-};
-use crate::store::{Forgotten, Hash, now_ms, unhex};
+use crate::protocol::{Code, Commit, Holder, Retention, RetentionInfo, SegmentBody, Share};
+use crate::store::{Forgotten, Hash, Listed, now_ms, unhex};
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
@@ -41,6 +39,7 @@ fn reader(parts: &Parts) -> Answer<Hash> {
 struct Query {
     from: u64,
     owner: Option<Hash>,
+    after: Option<RecordingId>,
 }
 
 fn query(parts: &Parts) -> Answer<Query> {
@@ -51,6 +50,7 @@ fn query(parts: &Parts) -> Answer<Query> {
         match pair.split_once('=').ok_or_else(wrong)? {
             ("from", value) => query.from = value.parse().map_err(|_| wrong())?,
             ("owner", value) => query.owner = Some(unhex(value).ok_or_else(wrong)?),
+            ("after", value) => query.after = Some(unhex(value).ok_or_else(wrong)?),
             _ => return Err(wrong()),
         }
     }
@@ -73,10 +73,23 @@ pub async fn list(
     State(app): State<Arc<App>>,
     request: Request,
 ) -> Answer<impl IntoResponse + use<>> {
-    let (caller, _) = app.signed_empty(request).await?;
+    let (caller, parts) = app.signed_empty(request).await?;
     let store = &app.metadata()?.store;
-    let recordings = store.recordings(caller.leaf, caller.key).await?;
-    Ok(cbor(&Recordings { recordings }))
+    let after = match query(&parts)? {
+        Query {
+            after: Some(id),
+            owner: Some(owner),
+            ..
+        } => {
+            let owner = store.owner(owner).await?;
+            let owner = owner.ok_or_else(|| Refusal::not_found("owner"))?;
+            Some(Listed::Shared(owner.leaf, id))
+        }
+        Query { after, .. } => after.map(Listed::Own),
+    };
+    Ok(cbor(
+        &store.recordings(caller.leaf, caller.key, after).await?,
+    ))
 }
 
 /// `GET /v1/recordings/{id}`.

@@ -252,7 +252,15 @@ async fn replays(kind: &impl Kind) {
         let (code, _) = two.send(1, request).await.unwrap();
         assert_eq!(code, Code::Replay, "{} {}", request.method, request.path);
     }
-    assert_eq!(two.vault(1).recordings().await.unwrap().recordings.len(), 0);
+    assert_eq!(
+        two.vault(1)
+            .recordings(None)
+            .await
+            .unwrap()
+            .recordings
+            .len(),
+        0
+    );
 }
 
 /// Together the servers allow as much as one would.
@@ -279,6 +287,86 @@ async fn rates(kind: &impl Kind) {
     tokio::time::sleep(Duration::from_millis(1100)).await;
     let request = two.sign("GET", "/v1/recordings", vec![]);
     assert_eq!(two.send(1, &request).await, None);
+}
+
+/// So do they with bytes: uploads that are too many are refused, downloads take their time.
+async fn byte_rates(kind: &impl Kind) {
+    const BLOB: u64 = 10_000;
+    const RATE: u64 = 20_000;
+    let two = Two::start(kind, |config| {
+        config.rate_bytes = Some(RATE);
+        config.limits.blob_bytes = BLOB;
+        config.limits.batch_bytes = RATE;
+    })
+    .await;
+    let mut next = 0u64;
+    let mut upload = async |vault: &Vault| {
+        next += 1;
+        let mut blob = vec![0; BLOB as usize];
+        blob[..8].copy_from_slice(&next.to_be_bytes());
+        let wanted = Wanted {
+            tag: [1; 32].into(),
+            len: BLOB as u32,
+        };
+        let token = vault.lookup(vec![wanted]).await.unwrap().put_token;
+        let d1 = *blake3::hash(&blob).as_bytes();
+        vault.upload_blobs(&token, &[(d1, blob.into())]).await
+    };
+    let began = Instant::now();
+    let (mut passed, mut refused) = (0, 0);
+    for i in 0..12 {
+        match upload(&two.vault(i % 2)).await {
+            Ok(_) => passed += BLOB,
+            Err(crate::client::Error::Refused {
+                code, retry_after, ..
+            }) => {
+                assert_eq!(
+                    (code, retry_after),
+                    (Code::Busy, Some(Duration::from_secs(1)))
+                );
+                refused += 1;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    let most = RATE + RATE * began.elapsed().as_millis() as u64 / 1000 + 1;
+    assert!((RATE..=most).contains(&passed), "{passed} of {most}");
+    assert!(refused > 0);
+    // Another owner's do not count, and who waits goes on.
+    let other = Arc::new(Identity::generate().unwrap());
+    let other = Vault::connect(&two.servers[1].url(), other).unwrap();
+    other.enroll(None).await.unwrap();
+    upload(&other).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    upload(&two.vault(1)).await.unwrap();
+
+    let chunk = vec![7; BLOB as usize];
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let held = two.hold(&chunk).await;
+    let opened = two.vault(0).open(vec![held.clone()], None).await.unwrap();
+    let capability = opened.chunks[0].as_ref().unwrap().capability;
+    let d1 = held.d1;
+    let fetch = async |server| {
+        let blob = GetBlob { d1, capability };
+        let blobs = vec![(blob, BLOB as u32); 3];
+        let mut blobs = two
+            .vault(server)
+            .get_blobs(opened.expires, blobs)
+            .await
+            .unwrap();
+        for _ in 0..3 {
+            assert_eq!(
+                blobs.next().await.unwrap().unwrap().unwrap().len(),
+                chunk.len()
+            );
+        }
+    };
+    let began = Instant::now();
+    tokio::join!(fetch(0), fetch(1));
+    // What is not there at once comes in two seconds.
+    let took = began.elapsed().as_secs_f64();
+    let least = (6 * BLOB - RATE) as f64 / RATE as f64;
+    assert!((least - 0.1..10.0).contains(&took), "{took} s");
 }
 
 /// A put token counts once, however many servers it is taken to.
@@ -619,7 +707,7 @@ async fn shared_retention(kind: &impl Kind) {
     // The owner cannot end it.
     vault.hold(&[1; 16], false).await.unwrap();
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let list = two.vault(1).recordings().await.unwrap().recordings;
+    let list = two.vault(1).recordings(None).await.unwrap().recordings;
     assert_eq!(list[0].held, [Holder::Operator].into());
     operator.hold(&key, &[1; 16], false).await.unwrap();
     eventually("it goes too", || async {
@@ -645,6 +733,7 @@ macro_rules! over {
             async fn limits_hold_for_all_servers_together() {
                 let kind = <$kind>::new();
                 rates(&kind).await;
+                byte_rates(&kind).await;
                 put_tokens(&kind).await;
             }
 

@@ -4,7 +4,8 @@
 use super::tables::{Engine, TableRegistry};
 use super::*;
 use crate::ownership::{DEPTH, PathKeys, Tree};
-use crate::protocol::MAX_VARIANTS;
+use crate::protocol::{MAX_VARIANTS, RecordingEntry};
+use futures::future::join_all;
 use std::collections::{BTreeMap, BTreeSet};
 
 const HOUR: u64 = 3600 * 1000;
@@ -78,6 +79,7 @@ pub async fn metadata(store: &dyn Metadata) {
     registering(store, a, b).await;
     recordings(store, a, b).await;
     sharing(store, a, b).await;
+    lists(store, a, b).await;
     holds(store, a, b).await;
     trash(store, a).await;
     many_variants(store).await;
@@ -207,7 +209,7 @@ async fn recordings(store: &dyn Metadata, a: Leaf, b: Leaf) {
     assert_eq!(manifest.as_deref(), Some(b"manifest".as_slice()));
     assert_eq!(store.segment(a, id, 3).await.unwrap(), None);
     assert_eq!(store.segment(b, id, 0).await.unwrap(), None);
-    assert_eq!(store.recordings(a, hash("a")).await.unwrap().len(), 1);
+    assert_eq!(listed(store, a, "a").await.len(), 1);
     assert_eq!(store.forget(b, id, 2).await.unwrap(), Forgotten::Unknown);
     let before = opens(store, b, &first).await;
     assert_eq!(store.forget(a, id, 2).await.unwrap(), Forgotten::Done);
@@ -236,7 +238,7 @@ async fn sharing(store: &dyn Metadata, a: Leaf, b: Leaf) {
         Some(a)
     );
     assert_eq!(store.shared(hash("a"), id, hash("c")).await.unwrap(), None);
-    let list = store.recordings(b, hash("b")).await.unwrap();
+    let list = listed(store, b, "b").await;
     assert_eq!(list[0].owner, Some(hash("a").into()));
     let via = Some(Via {
         owner: a,
@@ -254,7 +256,98 @@ async fn sharing(store: &dyn Metadata, a: Leaf, b: Leaf) {
     store.share(a, id, hash("b"), vec![7]).await.unwrap();
     store.forget(a, id, 3).await.unwrap();
     assert_eq!(store.shared(hash("a"), id, hash("b")).await.unwrap(), None);
-    assert!(store.recordings(b, hash("b")).await.unwrap().is_empty());
+    assert!(listed(store, b, "b").await.is_empty());
+}
+
+/// All recordings of an owner and those shared with it, page by page.
+async fn listed(store: &dyn Metadata, leaf: Leaf, key: &str) -> Vec<RecordingEntry> {
+    let (mut all, mut after) = (Vec::<RecordingEntry>::new(), None);
+    loop {
+        let page = store.recordings(leaf, hash(key), after).await.unwrap();
+        all.extend(page.recordings);
+        if !page.more {
+            return all;
+        }
+        let last = all.last().unwrap();
+        after = Some(match &last.owner {
+            None => Listed::Own(*last.id),
+            Some(owner) => {
+                let owner = store.owner(**owner).await.unwrap().unwrap();
+                Listed::Shared(owner.leaf, *last.id)
+            }
+        });
+    }
+}
+
+async fn lists(store: &dyn Metadata, a: Leaf, b: Leaf) {
+    // So large that three fill a page.
+    let large = Commit {
+        summary: vec![7; 400_000].into(),
+        ..commit(&[])
+    };
+    for (owner, count) in [(a, 4), (b, 5)] {
+        for n in 0..count {
+            let done = store.commit(owner, [n; 16], 0, large.clone(), 0).await;
+            assert_eq!(done.unwrap(), Committed::Done);
+        }
+    }
+    // With itself too, which is not the same entry as its own.
+    for (owner, n) in [(a, 3), (a, 1), (a, 0), (b, 4)] {
+        assert!(
+            store
+                .share(owner, [n; 16], hash("b"), vec![7])
+                .await
+                .unwrap()
+        );
+    }
+    let all = listed(store, b, "b").await;
+    let own = all.iter().filter(|e| e.owner.is_none()).map(|e| e.id[0]);
+    assert_eq!(own.collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+    assert!(all[..5].iter().all(|e| e.owner.is_none()));
+    let of = |owner: &str| {
+        let owner = Some(hash(owner).into());
+        let ids = all.iter().filter(move |e| e.owner == owner);
+        ids.map(|e| e.id[0]).collect::<Vec<_>>()
+    };
+    assert_eq!((of("a"), of("b")), (vec![0, 1, 3], vec![4]));
+    // Pages, the first of own, one of both, one of shared ones.
+    let sizes = [
+        (None, 3, true),
+        (Some(Listed::Own([2; 16])), 3, true),
+        (Some(Listed::Own([4; 16])), 3, true),
+        (Some(Listed::Own([0xff; 16])), 3, true),
+        (Some(Listed::Shared(a, [0; 16])), 3, false),
+        (Some(Listed::Shared(b, [4; 16])), 0, false),
+    ];
+    for (after, count, more) in sizes {
+        let page = store.recordings(b, hash("b"), after).await.unwrap();
+        let found = (page.recordings.len(), page.more);
+        assert_eq!(found, (count, more), "{after:?}");
+    }
+    // What the next page would begin behind may go meanwhile.
+    assert!(store.unshare(a, [1; 16], hash("b")).await.unwrap());
+    let after = Some(Listed::Shared(a, [1; 16]));
+    let page = store.recordings(b, hash("b"), after).await.unwrap();
+    assert_eq!(page.recordings.len(), 2);
+    for (owner, count) in [(a, 4), (b, 5)] {
+        for n in 0..count {
+            store.forget(owner, [n; 16], 3).await.unwrap();
+        }
+    }
+    assert!(listed(store, b, "b").await.is_empty());
+
+    // A page has a thousand entries.
+    let ids = || (0..1001u128).map(u128::to_be_bytes);
+    let commits = ids().map(|id| store.commit(a, id, 0, commit(&[]), 0));
+    for done in join_all(commits).await {
+        assert_eq!(done.unwrap(), Committed::Done);
+    }
+    let page = store.recordings(a, hash("a"), None).await.unwrap();
+    assert_eq!((page.recordings.len(), page.more), (1000, true));
+    assert_eq!(listed(store, a, "a").await.len(), 1001);
+    for done in join_all(ids().map(|id| store.forget(a, id, 3))).await {
+        assert_eq!(done.unwrap(), Forgotten::Done);
+    }
 }
 
 async fn holds(store: &dyn Metadata, a: Leaf, b: Leaf) {
@@ -483,7 +576,7 @@ async fn retention(store: &dyn Metadata, a: Leaf) {
     for (seq, chunk) in chunks.iter().enumerate() {
         assert_eq!(opens(store, a, chunk).await.is_some(), seq >= 2, "{seq}");
     }
-    let list = store.recordings(a, hash("a")).await.unwrap();
+    let list = listed(store, a, "a").await;
     let listed = list.iter().find(|entry| *entry.id == ring).unwrap();
     assert_eq!((listed.segments, listed.first), (6, 2));
     // It goes on where it was, and a commit that is repeated is known as long as it is kept.
@@ -831,7 +924,7 @@ pub async fn mended(store: &dyn Metadata, spoilt: [u64; 3], right: Stats) {
         assert_eq!(variants().await, MAX_VARIANTS + 1);
         let key = hash(&format!("person {i}"));
         let leaf = store.owner(key).await.unwrap().unwrap().leaf;
-        for recording in store.recordings(leaf, key).await.unwrap() {
+        for recording in store.recordings(leaf, key, None).await.unwrap().recordings {
             let forgotten = store.forget(leaf, *recording.id, 0).await.unwrap();
             assert_eq!(forgotten, Forgotten::Done);
         }

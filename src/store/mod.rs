@@ -39,7 +39,7 @@ use crate::identity::RecordingId;
 use crate::ownership::{Leaf, Wrapped};
 pub(crate) use crate::protocol::hex;
 use crate::protocol::{
-    ChunkRef, Commit, Committed, Holder, Job, Outcome, Recording, RecordingEntry, Retention, Stats,
+    ChunkRef, Commit, Committed, Holder, Job, Outcome, Recording, Recordings, Retention, Stats,
     Variant,
 };
 use async_trait::async_trait;
@@ -214,6 +214,15 @@ pub struct Allowance {
     pub until: u64,
 }
 
+/// A place in an owner's list of recordings; its own are before all others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listed {
+    /// One of its own.
+    Own(RecordingId),
+    /// One that this owner shares with it.
+    Shared(Leaf, RecordingId),
+}
+
 /// Who owns what.
 #[async_trait]
 pub trait Metadata: Send + Sync {
@@ -249,8 +258,14 @@ pub trait Metadata: Send + Sync {
         now: u64,
     ) -> Result<Committed, Error>;
 
-    /// Recordings of an owner and those shared with its signing key.
-    async fn recordings(&self, owner: Leaf, key: Hash) -> Result<Vec<RecordingEntry>, Error>;
+    /// Recordings of an owner and those shared with its signing key: the first thousand behind
+    /// `after`, or fewer if they are large.
+    async fn recordings(
+        &self,
+        owner: Leaf,
+        key: Hash,
+        after: Option<Listed>,
+    ) -> Result<Recordings, Error>;
 
     /// One recording with at most 1000 heads from segment `from` on, or from the first that is
     /// kept.

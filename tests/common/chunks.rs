@@ -15,7 +15,7 @@ use gstcamvault::protocol::{
 };
 use gstcamvault::rce::{self, ChunkId, Key, Record};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -309,19 +309,43 @@ pub fn audio(n: u64) -> StreamChunk {
     }
 }
 
-/// Stands before a server and spoils some of its answers.
+/// Stands before a server and spoils some of its answers, or refuses uploads.
 pub struct Liar {
     address: std::net::SocketAddr,
+    behind: Arc<Behind>,
 }
 
 struct Behind {
     host: String,
     client: reqwest::Client,
     requests: AtomicU32,
+    /// Whether it has no time for uploads, and how many it has refused; none: it spoils answers.
+    busy: Option<(AtomicBool, AtomicU32)>,
 }
 
 impl Liar {
     pub fn before(vault: &TestVault) -> Self {
+        Self::serve(vault, None)
+    }
+
+    /// Says the truth, but has no time for uploads while [`Liar::set_busy`] says so.
+    pub fn busy(vault: &TestVault) -> Self {
+        Self::serve(vault, Some(Default::default()))
+    }
+
+    /// How many uploads were refused.
+    pub fn refused(&self) -> u32 {
+        let busy = self.behind.busy.as_ref();
+        busy.map_or(0, |(_, refused)| refused.load(Ordering::Relaxed))
+    }
+
+    pub fn set_busy(&self, now: bool) {
+        if let Some((busy, _)) = &self.behind.busy {
+            busy.store(now, Ordering::Relaxed);
+        }
+    }
+
+    fn serve(vault: &TestVault, busy: Option<(AtomicBool, AtomicU32)>) -> Self {
         let behind = Arc::new(Behind {
             host: vault.authority(),
             client: reqwest::Client::builder()
@@ -330,15 +354,16 @@ impl Liar {
                 .build()
                 .unwrap(),
             requests: AtomicU32::new(0),
+            busy,
         });
-        let app = Router::new().fallback(spoil).with_state(behind);
+        let app = Router::new().fallback(spoil).with_state(behind.clone());
         let address = vault.block(async {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
             tokio::spawn(async move { axum::serve(listener, app).await });
             address
         });
-        Self { address }
+        Self { address, behind }
     }
 
     pub fn authority(&self) -> String {
@@ -350,6 +375,14 @@ async fn spoil(State(behind): State<Arc<Behind>>, request: Request) -> Response 
     let (parts, body) = request.into_parts();
     let body = to_bytes(body, usize::MAX).await.unwrap();
     let path = parts.uri.path_and_query().unwrap().as_str();
+    if let Some((busy, refused)) = &behind.busy
+        && path == "/v1/blobs"
+        && busy.load(Ordering::Relaxed)
+    {
+        refused.fetch_add(1, Ordering::Relaxed);
+        let later = Response::builder().status(503).header("retry-after", "1");
+        return later.body(Body::from("later")).unwrap();
+    }
     let url = format!("http://{}{path}", behind.host);
     // The signature covers the authority, so that of the request is kept.
     let sent = behind
@@ -359,7 +392,7 @@ async fn spoil(State(behind): State<Arc<Behind>>, request: Request) -> Response 
         .body(body);
     let answer = sent.send().await.unwrap();
     let (status, mut body) = (answer.status(), answer.bytes().await.unwrap());
-    if status.is_success() && path != "/v1/vault" {
+    if behind.busy.is_none() && status.is_success() && path != "/v1/vault" {
         match behind.requests.fetch_add(1, Ordering::Relaxed) {
             2 => {
                 return Response::builder()

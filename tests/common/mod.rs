@@ -163,7 +163,7 @@ impl Place {
     pub fn segments(&self) -> u64 {
         let identity = Arc::new(Identity::load(&self.identity).unwrap());
         let vault = self.vault.connect(&identity);
-        let list = self.vault.block(vault.recordings()).unwrap();
+        let list = self.vault.block(vault.recordings(None)).unwrap();
         list.recordings.iter().map(|entry| entry.segments).sum()
     }
 }

@@ -8,7 +8,6 @@ use gstcamvault::homomorphic::packed::{SecretKey, write_secret_key};
 use gstcamvault::identity::Identity;
 use gstcamvault::protocol::{Contract, Party, Signed};
 use gstcamvault::server::Gateway;
-use gstcamvault::watermark::Settings;
 use sha2::{Digest as _, Sha256};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -59,23 +58,17 @@ impl Parties {
         let (bytes, _) = owner.cloud_key(&cloud.sign).await.unwrap();
         let info = owner.info().await.unwrap();
         let contract = Contract {
-            version: 1,
-            owner: owner.identity().public().into(),
-            cloud,
-            ttp: info.identity,
-            cloud_key: <[u8; 32]>::from(Sha256::digest(&bytes)).into(),
-            base_seed: [7; 32].into(),
-            step: 100,
-            classes: Settings::default().classes_text(),
-            density: 0,
-            threshold: 30,
             ticket_ms,
             created_ms: 1_700_000_000_000,
-            name: Vec::new().into(),
-            per_block: gstcamvault::protocol::DEFAULT_PER_BLOCK,
-            loss: gstcamvault::protocol::DEFAULT_LOSS,
             audit: info.audit,
             pixels,
+            ..Contract::new(
+                owner.identity().public(),
+                cloud,
+                info.identity,
+                Sha256::digest(&bytes).into(),
+                [7; 32],
+            )
         };
         let signed = Signed::new(&contract).sign::<Contract>(owner.identity());
         let agreed = owner.contract(sign(signed).await).await.unwrap();

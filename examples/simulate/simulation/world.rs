@@ -287,9 +287,9 @@ impl Run<'_> {
         owner: Option<Leaf>,
         chunks: Vec<ChunkRef>,
     ) -> Result<()> {
-        let list = self.store.recordings(reader, user_key(user));
+        let list = self.store.recordings(reader, user_key(user), None);
         let list = self.meter.time("recordings", 1, list).await?;
-        expect(list.iter().any(|r| *r.id == id), || {
+        expect(list.recordings.iter().any(|r| *r.id == id), || {
             "not in the list".into()
         })?;
         let of = owner.unwrap_or(reader);

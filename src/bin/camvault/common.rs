@@ -200,6 +200,7 @@ impl From<client::Error> for Failure {
             E::Damaged { .. }
             | E::Manifest { .. }
             | E::Chain(_)
+            | E::List(_)
             | E::Document(_)
             | E::Deletions(_)
             | E::Homomorphic(_)
@@ -468,11 +469,11 @@ impl VaultArg {
         &self.0
     }
 
-    /// Connects and makes one request that is not tried again: players and recorders wait for a
-    /// vault that is away, whoever types a command wants to know.
+    /// Connects and makes one request: players and recorders wait for a vault that is away,
+    /// whoever types a command wants to know.
     pub fn reach(&self, identity: &IdentityArg) -> Result<Vault, Failure> {
         let vault = self.connect(identity)?;
-        wait(vault.path_keys())?;
+        wait(vault.reach())?;
         Ok(vault)
     }
 

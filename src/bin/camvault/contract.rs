@@ -2,9 +2,11 @@
 use crate::common::{self, Failure, IdentityArg, VaultArg, expect_party, print, wait};
 use gstcamvault::client::{Gateway, Ttp};
 use gstcamvault::identity::PublicId;
-use gstcamvault::protocol::{Contract, DEFAULT_LOSS, DEFAULT_PER_BLOCK, NAME_INFO, Signed};
+use gstcamvault::protocol::{
+    Contract, DEFAULT_LOSS, DEFAULT_PER_BLOCK, DEFAULT_STEP, DEFAULT_THRESHOLD, DEFAULT_TICKET_S,
+    NAME_INFO, Signed,
+};
 use gstcamvault::sealed::MOST_LOSS;
-use gstcamvault::watermark::Settings;
 use sha2::{Digest as _, Sha256};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -42,13 +44,13 @@ pub struct Args {
     #[arg(long, value_name = "TOKEN")]
     token: Option<String>,
     /// Seconds of footage under one watermark: shorter ones limit what one leaked frame tells.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    #[arg(long, value_name = "SECONDS", default_value_t = DEFAULT_TICKET_S, value_parser = clap::value_parser!(u64).range(1..=3600))]
     ticket: u64,
     /// Wrong bits of 128 up to which a mark is recognised as this contract's.
-    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..64))]
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_THRESHOLD, value_parser = clap::value_parser!(u32).range(0..64))]
     threshold: u32,
     /// Quantiser step: a multiple of 4 from 4 to 200. More stands more, and shows more.
-    #[arg(long, value_name = "STEP", default_value_t = 100)]
+    #[arg(long, value_name = "STEP", default_value_t = DEFAULT_STEP)]
     step: u32,
     /// Marks per 16 blocks of 8x8 pixels; 0: by the size of the picture.
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -92,14 +94,7 @@ pub fn run(args: &Args, json: bool) -> Result<ExitCode, Failure> {
         .map_err(|e| Failure::new(format!("the operating system gave no random numbers: {e}")))?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let contract = Contract {
-        version: 1,
-        owner: owner.public().into(),
-        cloud,
-        ttp: third,
-        cloud_key: <[u8; 32]>::from(Sha256::digest(&key)).into(),
-        base_seed: base_seed.into(),
         step: args.step,
-        classes: Settings::default().classes_text(),
         density: args.density,
         threshold: args.threshold,
         ticket_ms: args.ticket * 1000,
@@ -109,6 +104,13 @@ pub fn run(args: &Args, json: bool) -> Result<ExitCode, Failure> {
         loss: args.loss,
         audit: judge.audit,
         pixels: info.pixels,
+        ..Contract::new(
+            owner.public(),
+            cloud,
+            third,
+            Sha256::digest(&key).into(),
+            base_seed,
+        )
     };
     if contract.settings().is_none() {
         return Err(Failure::usage(

@@ -47,25 +47,13 @@ fn parts(parts: &[Vec<u8>]) -> Vec<u8> {
 
 fn contract() -> Contract {
     let [owner, cloud, ttp] = [1, 2, 3].map(|n| Identity::from_secret([n; 32]).unwrap());
-    Contract {
-        version: 1,
-        owner: owner.public().into(),
-        cloud: cloud.public().into(),
-        ttp: ttp.public().into(),
-        cloud_key: [0; 32].into(),
-        base_seed: [0; 32].into(),
-        step: 100,
-        classes: "01 10".into(),
-        density: 0,
-        threshold: 30,
-        ticket_ms: 10_000,
-        created_ms: 0,
-        name: Vec::new().into(),
-        per_block: crate::protocol::DEFAULT_PER_BLOCK,
-        loss: crate::protocol::DEFAULT_LOSS,
-        audit: 0,
-        pixels: 0,
-    }
+    Contract::new(
+        owner.public(),
+        cloud.public(),
+        ttp.public(),
+        [0; 32],
+        [0; 32],
+    )
 }
 
 fn signed(contract: &Contract, by: &[u8]) -> Signed {

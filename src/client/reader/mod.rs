@@ -20,10 +20,12 @@ pub use timeline::Timeline;
 pub use verify::{Finding, Report};
 
 use super::Error;
+use super::patience::PATIENCE;
 use crate::identity::{AeadKey, Identity, RecordingId};
 use crate::manifest::{Manifest, Sealer, Summary};
 use crate::protocol::{self, B32, Code, Held, RecordingEntry, RecordingUrl, SHARE_INFO, SharedKey};
 use crate::rce::DomainSecret;
+use origin::Listing;
 use sha2::{Digest as _, Sha256};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,8 +33,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use subtle::ConstantTimeEq as _;
 
-/// How long a request is tried again while the vault cannot be reached.
-const DEFAULT_PATIENCE: Duration = Duration::from_secs(30);
 /// Manifests that are kept.
 const MANIFESTS: usize = 4;
 
@@ -94,7 +94,7 @@ impl Reader {
             key: identity.recording_key(&id),
             id,
         };
-        let exists = origin::patiently(DEFAULT_PATIENCE, || async {
+        let exists = origin::patiently(PATIENCE, || async {
             match origin.recording(&own.id, 0, None).await {
                 Ok(_) => Ok(true),
                 Err(Error::Refused {
@@ -114,7 +114,7 @@ impl Reader {
             sealer,
             owner,
             domain,
-            patience: DEFAULT_PATIENCE,
+            patience: PATIENCE,
             index: Mutex::default(),
             manifests: Mutex::default(),
             fetched: Default::default(),
@@ -133,17 +133,22 @@ impl Reader {
         name: &str,
         identity: &Identity,
     ) -> Result<(Sealer, Option<B32>), Error> {
-        let list = origin::patiently(DEFAULT_PATIENCE, || origin.recordings()).await?;
-        let found = list.recordings.iter().find_map(|entry| {
-            let shared = open_share(entry, identity).ok()?;
-            (shared.name == name).then(|| (share_sealer(entry, &shared), entry.owner))
-        });
-        found.ok_or_else(|| Error::NoRecording(name.to_owned()))
+        // The server knows no names: the one who looks reads them all.
+        let mut list = Listing::shared(origin);
+        while let Some(page) = list.next().await? {
+            let found = page.iter().find_map(|entry| {
+                let shared = open_share(entry, identity).ok()?;
+                (shared.name == name).then(|| (share_sealer(entry, &shared), entry.owner))
+            });
+            if let Some(found) = found {
+                return Ok(found);
+            }
+        }
+        Err(Error::NoRecording(name.to_owned()))
     }
 
     /// All recordings of an identity and those shared with it.
     pub async fn list(origin: &dyn Origin, identity: &Identity) -> Result<Vec<Listed>, Error> {
-        let list = origin::patiently(DEFAULT_PATIENCE, || origin.recordings()).await?;
         let listed = |entry: &RecordingEntry| {
             let shared = entry.owner.map(|_| open_share(entry, identity));
             let sealer = match &shared {
@@ -173,7 +178,11 @@ impl Reader {
                 summary,
             }
         };
-        Ok(list.recordings.iter().map(listed).collect())
+        let (mut list, mut all) = (Listing::new(origin), Vec::new());
+        while let Some(page) = list.next().await? {
+            all.extend(page.iter().map(&listed));
+        }
+        Ok(all)
     }
 
     /// Asks for segments that were added since, and whether there are any.

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What the reader asks of a vault, and how long it goes on asking.
 
+use crate::client::patience::{self, PATIENCE};
+use crate::client::vault::ListPlace;
 use crate::client::{Error, Vault};
 use crate::identity::{Identity, RecordingId};
 use crate::ownership::PathKeys;
 use crate::protocol::{
-    B32, ChunkRef, Code, GetBlob, Opened, Recording, RecordingUrl, Recordings, SharedSegment,
+    B32, ChunkRef, Code, GetBlob, Opened, Recording, RecordingEntry, RecordingUrl, Recordings,
+    SharedSegment,
 };
 use async_trait::async_trait;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,8 +20,8 @@ use std::time::Duration;
 pub trait Origin: Send + Sync + 'static {
     /// The caller's path keys.
     async fn path_keys(&self) -> Result<Arc<PathKeys>, Error>;
-    /// All recordings of the caller and those shared with it.
-    async fn recordings(&self) -> Result<Recordings, Error>;
+    /// A page of the recordings of the caller and those shared with it, behind `after`.
+    async fn recordings(&self, after: Option<ListPlace>) -> Result<Recordings, Error>;
     /// A recording and its heads from a segment on.
     async fn recording(
         &self,
@@ -61,8 +65,8 @@ impl Origin for Vault {
         Vault::path_keys(self).await
     }
 
-    async fn recordings(&self) -> Result<Recordings, Error> {
-        Vault::recordings(self).await
+    async fn recordings(&self, after: Option<ListPlace>) -> Result<Recordings, Error> {
+        Vault::recordings(self, after).await
     }
 
     async fn recording(
@@ -114,34 +118,61 @@ impl Origin for Vault {
     }
 }
 
-/// First pause before another try.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// Longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+/// A list of recordings, page by page.
+pub(super) struct Listing<'a> {
+    origin: &'a dyn Origin,
+    after: Option<ListPlace>,
+    more: bool,
+    seen: HashSet<ListPlace>,
+}
 
-/// Repeats what fails for a reason that may pass, with growing pauses, until `patience` is used
-/// up. Dropping the future ends it at once.
+impl<'a> Listing<'a> {
+    /// From the beginning.
+    pub fn new(origin: &'a dyn Origin) -> Self {
+        Self {
+            origin,
+            after: None,
+            more: true,
+            seen: HashSet::new(),
+        }
+    }
+
+    /// Without the caller's own, which come first, in order of their ids.
+    pub fn shared(origin: &'a dyn Origin) -> Self {
+        Self {
+            after: Some(([u8::MAX; 16], None)),
+            ..Self::new(origin)
+        }
+    }
+
+    /// The next page; none behind the last. A list that does not go on is an error.
+    pub async fn next(&mut self) -> Result<Option<Vec<RecordingEntry>>, Error> {
+        if !self.more {
+            return Ok(None);
+        }
+        let ask = || self.origin.recordings(self.after);
+        let Recordings { recordings, more } = patiently(PATIENCE, ask).await?;
+        for entry in &recordings {
+            let place = (*entry.id, entry.owner.map(|owner| *owner));
+            if !self.seen.insert(place) {
+                return Err(Error::List("names a recording twice"));
+            }
+            self.after = Some(place);
+        }
+        if more && recordings.is_empty() {
+            return Err(Error::List("goes on behind a page without recordings"));
+        }
+        self.more = more;
+        Ok(Some(recordings))
+    }
+}
+
+/// Makes a request again while it fails for a reason that may pass.
 pub(super) async fn patiently<T, F: Future<Output = Result<T, Error>>>(
     patience: Duration,
-    mut attempt: impl FnMut() -> F,
+    attempt: impl FnMut() -> F,
 ) -> Result<T, Error> {
-    let deadline = tokio::time::Instant::now() + patience;
-    let mut pause = FIRST_PAUSE;
-    loop {
-        let error = match attempt().await {
-            Err(error) if passing(&error) => error,
-            done => return done,
-        };
-        let now = tokio::time::Instant::now();
-        if now + pause > deadline {
-            return Err(error);
-        }
-        // Between half of the pause and the whole, so that many readers do not come at once.
-        let mut random = [0u8; 1];
-        let _ = getrandom::fill(&mut random);
-        tokio::time::sleep(pause / 2 + pause * u32::from(random[0]) / 512).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
-    }
+    patience::patiently(patience, passing, attempt).await
 }
 
 /// Whether another try may succeed. A capability may have expired on its way.

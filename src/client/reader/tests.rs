@@ -2,6 +2,7 @@
 use super::testing::*;
 use super::*;
 use crate::chunk::Config;
+use crate::client::vault::ListPlace;
 use std::time::Instant;
 
 fn block<T>(future: impl Future<Output = T>) -> T {
@@ -129,6 +130,105 @@ fn a_shared_recording_is_found_and_read() {
     let identity = fake.identity.clone();
     let missing = block(Reader::open_at(Arc::new(fake), "door", &identity, None));
     assert!(matches!(missing, Err(Error::NoRecording(_))));
+}
+
+/// Pages of two of a list, behind `after`.
+fn page(all: &[RecordingEntry], after: Option<ListPlace>) -> protocol::Recordings {
+    let place = |e: &RecordingEntry| (*e.id, e.owner.map(|owner| *owner));
+    let begin = match after {
+        // The caller's own come first.
+        Some((id, None)) if id == [u8::MAX; 16] => all.iter().position(|e| e.owner.is_some()),
+        Some(after) => all.iter().position(|e| place(e) == after).map(|n| n + 1),
+        None => Some(0),
+    };
+    let rest = &all[begin.unwrap_or(all.len())..];
+    protocol::Recordings {
+        recordings: rest.iter().take(2).cloned().collect(),
+        more: rest.len() > 2,
+    }
+}
+
+#[test]
+fn a_long_list_is_read_page_by_page() {
+    let fake = sample();
+    let guest = Arc::new(Identity::generate().unwrap());
+    let guest_view = fake.for_guest(guest.clone());
+    let shared = block(guest_view.recordings(None)).unwrap().recordings;
+    let entry = |n: u8| RecordingEntry {
+        id: [n; 16].into(),
+        owner: None,
+        shared: None,
+        ..shared[0].clone()
+    };
+    let other = |n: u8| RecordingEntry {
+        owner: Some([n; 32].into()),
+        shared: Some(vec![n].into()),
+        ..shared[0].clone()
+    };
+    let own: Vec<_> = (0..5).map(entry).collect();
+    let all = [own, vec![other(1), other(2), other(3)], shared].concat();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let (of, heard) = (all.clone(), asked.clone());
+    guest_view.state().list = Some(Box::new(move |after| {
+        heard.lock().unwrap().push(after);
+        page(&of, after)
+    }));
+    let listed = block(Reader::list(&guest_view, &guest)).unwrap();
+    let ids = |e: &RecordingEntry| (*e.id, e.owner.map(|owner| *owner));
+    let found: Vec<_> = listed.iter().map(|l| (l.id, l.owner)).collect();
+    assert_eq!(found, all.iter().map(ids).collect::<Vec<_>>());
+    assert_eq!(asked.lock().unwrap().len(), 5);
+    // Who looks for one that is shared does not read its own.
+    asked.lock().unwrap().clear();
+    assert_eq!(open(guest_view).unwrap().summary().name, "yard");
+    let asked = asked.lock().unwrap();
+    assert_eq!(asked.len(), 2);
+    assert_eq!(asked[0], Some(([u8::MAX; 16], None)));
+}
+
+#[test]
+fn a_list_that_does_not_go_on_is_an_error() {
+    type Lie = fn(&[RecordingEntry], Option<ListPlace>) -> protocol::Recordings;
+    let lies: [(&str, Lie); 4] = [
+        ("the same page for ever", |all, _| page(all, None)),
+        ("back to the first page", |all, after| {
+            protocol::Recordings {
+                more: true,
+                ..match after {
+                    Some(([3, ..], _)) => page(all, None),
+                    after => page(all, after),
+                }
+            }
+        }),
+        ("one recording twice", |all, after| match after {
+            None => page(all, None),
+            Some(_) => page(all, Some((*all[0].id, None))),
+        }),
+        ("empty pages for ever", |_, _| protocol::Recordings {
+            recordings: vec![],
+            more: true,
+        }),
+    ];
+    for (name, lie) in lies {
+        let fake = sample();
+        let entry = block(fake.recordings(None)).unwrap().recordings.remove(0);
+        let entry = |n: u8| RecordingEntry {
+            id: [n; 16].into(),
+            ..entry.clone()
+        };
+        let all: Vec<_> = (0..6).map(entry).collect();
+        fake.state().list = Some(Box::new(move |after| lie(&all, after)));
+        let listed = block(Reader::list(&fake, &fake.identity));
+        assert!(matches!(listed, Err(Error::List(_))), "{name}");
+        // Nor does a look for a shared one go on for ever.
+        let identity = fake.identity.clone();
+        let opened = block(Reader::open_at(Arc::new(fake), "door", &identity, None));
+        let Err(error) = opened else {
+            panic!("{name}: found")
+        };
+        let ended = matches!(error, Error::List(_) | Error::NoRecording(_));
+        assert!(ended, "{name}: {error}");
+    }
 }
 
 #[test]

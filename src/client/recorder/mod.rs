@@ -203,9 +203,15 @@ impl Recorder {
         self.end(Phase::Aborting, Some(ABORT_TIME * 3))
     }
 
+    /// Ends soon, and lets go of all that is not committed or in the spool. A commit that is under
+    /// way is waited for.
+    pub fn discard(&self) -> Result<(), Error> {
+        self.end(Phase::Discarding, Some(ABORT_TIME * 3))
+    }
+
     fn end(&self, phase: Phase, patience: Option<Duration>) -> Result<(), Error> {
         let mut queue = self.shared.queue();
-        if queue.phase == Phase::Running || phase == Phase::Aborting {
+        if queue.phase == Phase::Running || phase != Phase::Finishing {
             queue.end(phase);
         }
         self.shared.wake.notify_one();

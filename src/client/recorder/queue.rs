@@ -24,6 +24,8 @@ pub(super) enum Phase {
     Finishing,
     /// Saves what it can in bounded time.
     Aborting,
+    /// Lets go of what is not committed.
+    Discarding,
     /// Is over.
     Ended,
 }

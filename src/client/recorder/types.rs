@@ -90,9 +90,10 @@ pub enum Event {
         /// Their bytes.
         bytes: u64,
     },
-    /// The vault cannot be reached; what goes on.
+    /// The vault cannot be reached, or has refused for some seconds because it is busy: why. Once,
+    /// until [`Event::Online`].
     Offline(String),
-    /// The vault can be reached again.
+    /// Everything that has failed works again.
     Online,
     /// Something is wrong that the recorder gets over: a damaged spool file, no room for the
     /// spool, a segment that the vault has lost.

@@ -2,6 +2,7 @@
 //! A vault as one identity uses it: every request of the protocol, signed.
 
 use super::http::{self, Payload, Server, Signer};
+use super::patience::{PATIENCE, patiently};
 use super::{Error, hex};
 use crate::identity::{Identity, PublicId, RecordingId};
 use crate::ownership::PathKeys;
@@ -62,6 +63,7 @@ impl Operator {
                         what: path,
                         code: Code::Internal,
                         message: format!("{error}: its servers will try again"),
+                        retry_after: None,
                     });
                 }
                 (None, None) => tokio::time::sleep(POLL).await,
@@ -101,6 +103,11 @@ impl Operator {
     }
 
     async fn ask(&self, method: Method, path: &str) -> Result<Bytes, Error> {
+        let ask = || self.ask_once(method.clone(), path);
+        patiently(PATIENCE, Error::is_busy, ask).await
+    }
+
+    async fn ask_once(&self, method: Method, path: &str) -> Result<Bytes, Error> {
         let what = format!("{method} {path}");
         let mut request = self.http.request(method, format!("{}{path}", self.base));
         if let Some(token) = &self.token {
@@ -109,7 +116,7 @@ impl Operator {
         let vault = self.base.clone();
         let lost = |e: reqwest::Error| http::lost(&vault, &e);
         let answer = request.send().await.map_err(lost)?;
-        let status = answer.status();
+        let (status, retry_after) = (answer.status(), http::retry_after(&answer));
         let body = answer.bytes().await.map_err(lost)?;
         if status.is_success() {
             return Ok(body);
@@ -120,6 +127,7 @@ impl Operator {
                 what,
                 code: problem.code,
                 message: problem.message,
+                retry_after,
             },
             Err(_) => Error::Answer {
                 vault,
@@ -138,10 +146,16 @@ fn hold_method(on: bool) -> Method {
     if on { Method::PUT } else { Method::DELETE }
 }
 
+/// A recording in a list: its id and, if it is another's, the owner's signing key.
+pub type ListPlace = (RecordingId, Option<[u8; 32]>);
+
 /// Bytes of an answer that is not a sequence of blobs, at most.
 const MAX_ANSWER_BYTES: u64 = 64 << 20;
 
 /// A signed connection to a vault. Clones share connections and what was learnt.
+///
+/// What recorders and readers ask for is asked once: they have their own way of asking again.
+/// The rest is asked again for up to 30 s while the server says that it is busy.
 #[derive(Clone)]
 pub struct Vault(Arc<Inner>);
 
@@ -212,15 +226,22 @@ impl Vault {
         Ok(storage.unwrap_or_else(|| self.0.metadata.clone()))
     }
 
+    /// Finds out whether the vault can be used, now: one that is away is not waited for.
+    pub async fn reach(&self) -> Result<(), Error> {
+        patiently(PATIENCE, Error::is_busy, || self.path_keys())
+            .await
+            .map(drop)
+    }
+
     /// Makes the identity known to the vault; again is harmless.
     pub async fn enroll(&self, token: Option<&str>) -> Result<Arc<PathKeys>, Error> {
         let enroll = Enroll {
             agree: self.identity().public().agree.into(),
             token: token.map(str::to_owned),
         };
-        let enrolled = self
-            .ask(Method::POST, "/v1/enroll", true, encode(&enroll))
-            .await?;
+        let message = encode(&enroll);
+        let ask = || self.ask(Method::POST, "/v1/enroll", true, message.clone());
+        let enrolled = patiently(PATIENCE, Error::is_busy, ask).await?;
         self.take_path_keys("/v1/enroll", &enrolled)
     }
 
@@ -291,10 +312,16 @@ impl Vault {
         self.ask(Method::PUT, &path, true, encode(commit)).await
     }
 
-    /// The identity's recordings and those shared with it.
-    pub async fn recordings(&self) -> Result<Recordings, Error> {
-        self.ask(Method::GET, "/v1/recordings", true, Vec::new())
-            .await
+    /// The identity's recordings and those shared with it, behind `after`: one page of the list.
+    pub async fn recordings(&self, after: Option<ListPlace>) -> Result<Recordings, Error> {
+        let mut path = String::from("/v1/recordings");
+        if let Some((id, owner)) = after {
+            path.push_str(&format!("?after={}", hex(&id)));
+            if let Some(owner) = owner {
+                path.push_str(&format!("&owner={}", hex(&owner)));
+            }
+        }
+        self.ask(Method::GET, &path, true, Vec::new()).await
     }
 
     /// A recording and the heads of its segments from `from` on, at most 1000.
@@ -371,14 +398,12 @@ impl Vault {
 
     /// Takes a share back.
     pub async fn unshare(&self, id: &RecordingId, to: &PublicId) -> Result<(), Error> {
-        self.done(Method::DELETE, &share_path(id, to), Vec::new())
-            .await
+        self.gone(&share_path(id, to)).await
     }
 
     /// Leaves every group that the recording is in, and deletes it.
     pub async fn forget(&self, id: &RecordingId) -> Result<(), Error> {
-        let path = format!("/v1/recordings/{}", hex(id));
-        self.done(Method::DELETE, &path, Vec::new()).await
+        self.gone(&format!("/v1/recordings/{}", hex(id))).await
     }
 
     /// Puts a recording under the owner's hold, or ends that: while it is held nothing of it is
@@ -389,8 +414,8 @@ impl Vault {
 
     /// For how long the identity's footage is kept.
     pub async fn retention(&self) -> Result<RetentionInfo, Error> {
-        self.ask(Method::GET, "/v1/retention", true, Vec::new())
-            .await
+        let ask = || self.ask(Method::GET, "/v1/retention", true, Vec::new());
+        patiently(PATIENCE, Error::is_busy, ask).await
     }
 
     /// Sets that.
@@ -401,7 +426,8 @@ impl Vault {
 
     /// The vault's totals.
     pub async fn stats(&self) -> Result<Stats, Error> {
-        self.ask(Method::GET, "/v1/stats", false, Vec::new()).await
+        let ask = || self.ask(Method::GET, "/v1/stats", false, Vec::new());
+        patiently(PATIENCE, Error::is_busy, ask).await
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -453,9 +479,31 @@ impl Vault {
     /// A request whose answer says nothing but that it is done.
     async fn done(&self, method: Method, path: &str, message: Vec<u8>) -> Result<(), Error> {
         let payload = Payload::Message(message.into());
-        self.send(&self.0.metadata, method, path, &payload)
-            .await
-            .map(drop)
+        let server = &self.0.metadata;
+        let send = || self.send(server, method.clone(), path, &payload);
+        patiently(PATIENCE, Error::is_busy, send).await.map(drop)
+    }
+
+    /// A deletion. A busy server's database may have done it all the same: what is not there when
+    /// it is asked again is gone.
+    async fn gone(&self, path: &str) -> Result<(), Error> {
+        let payload = Payload::Message(Bytes::new());
+        let mut asked = false;
+        let send = || {
+            let again = std::mem::replace(&mut asked, true);
+            let payload = &payload;
+            async move {
+                let server = &self.0.metadata;
+                match self.send(server, Method::DELETE, path, payload).await {
+                    Err(Error::Refused {
+                        code: Code::NotFound,
+                        ..
+                    }) if again => Ok(()),
+                    outcome => outcome.map(drop),
+                }
+            }
+        };
+        patiently(PATIENCE, Error::is_busy, send).await
     }
 
     fn wrong(&self, path: &str, reason: &str) -> Error {

@@ -482,7 +482,7 @@ impl DedupSink {
         Ok(())
     }
 
-    /// Commits what is open, in bounded time.
+    /// Commits what is open, or lets it go, in bounded time.
     fn stop(&self) {
         let Some((recorder, end)) = lock(&self.state)
             .session
@@ -491,10 +491,14 @@ impl DedupSink {
         else {
             return;
         };
-        if matches!(end, End::Open | End::Finishing)
-            && let Err(e) = recorder.abort()
-        {
-            gst::warning!(CAT, imp = self, "Stopped before all was durable: {e}");
+        if matches!(end, End::Open | End::Finishing) {
+            let ended = match lock(&self.settings).commit_on_stop() {
+                true => recorder.abort(),
+                false => recorder.discard(),
+            };
+            if let Err(e) = ended {
+                gst::warning!(CAT, imp = self, "Stopped before all was durable: {e}");
+            }
         }
         let session = {
             let mut state = lock(&self.state);

@@ -17,6 +17,7 @@ const DEFAULT_SPOOL_MAX_BYTES: u64 = 1 << 30;
 const DEFAULT_MAX_SIZE_BYTES: u64 = 32 << 20;
 const DEFAULT_MAX_SIZE_TIME: u64 = 0;
 const DEFAULT_SEGMENT_DURATION: u64 = 60_000_000_000;
+const DEFAULT_COMMIT_ON_STOP: bool = true;
 const DEFAULT_EOS_TIMEOUT: u64 = DEFAULT_FINISH_TIMEOUT.as_nanos() as u64;
 
 #[derive(Clone, Debug)]
@@ -30,6 +31,7 @@ pub(super) struct Settings {
     max_size_time: u64,
     segment_duration: u64,
     eos_timeout: u64,
+    commit_on_stop: bool,
 }
 
 impl Default for Settings {
@@ -44,6 +46,7 @@ impl Default for Settings {
             max_size_time: DEFAULT_MAX_SIZE_TIME,
             segment_duration: DEFAULT_SEGMENT_DURATION,
             eos_timeout: DEFAULT_EOS_TIMEOUT,
+            commit_on_stop: DEFAULT_COMMIT_ON_STOP,
         }
     }
 }
@@ -83,6 +86,11 @@ impl Settings {
         Duration::from_nanos(self.eos_timeout)
     }
 
+    /// Whether what is open is committed when the element stops before the end of the stream.
+    pub fn commit_on_stop(&self) -> bool {
+        self.commit_on_stop
+    }
+
     /// Sets a property; `false` if there is none of that name. GObject has checked types and ranges.
     pub fn set(&mut self, name: &str, value: &glib::Value) -> bool {
         let text = || value.get::<Option<String>>().ok().flatten();
@@ -99,6 +107,9 @@ impl Settings {
             "max-size-time" => self.max_size_time = number(),
             "segment-duration" => self.segment_duration = number(),
             "eos-timeout" => self.eos_timeout = number(),
+            "commit-on-stop" => {
+                self.commit_on_stop = value.get().unwrap_or(DEFAULT_COMMIT_ON_STOP);
+            }
             _ => return false,
         }
         true
@@ -119,6 +130,7 @@ impl Settings {
             "max-size-time" => self.max_size_time.to_value(),
             "segment-duration" => self.segment_duration.to_value(),
             "eos-timeout" => self.eos_timeout.to_value(),
+            "commit-on-stop" => self.commit_on_stop.to_value(),
             _ => return None,
         })
     }
@@ -190,6 +202,12 @@ pub(super) fn properties() -> &'static [glib::ParamSpec] {
                     .nick("End-of-stream timeout")
                     .blurb("How long the end of the stream, without spool-dir, waits for a vault that cannot be reached before it becomes an error, in nanoseconds (0 = not at all)")
                     .default_value(DEFAULT_EOS_TIMEOUT)
+                    .mutable_ready()
+                    .build(),
+                glib::ParamSpecBoolean::builder("commit-on-stop")
+                    .nick("Commit on stop")
+                    .blurb("Whether what is not committed yet is committed when the element stops before the end of the stream (false = it is let go)")
+                    .default_value(DEFAULT_COMMIT_ON_STOP)
                     .mutable_ready()
                     .build(),
                 glib::ParamSpecBoxed::builder::<gst::Structure>("stats")

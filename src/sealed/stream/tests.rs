@@ -7,9 +7,7 @@ use crate::homomorphic::retrieval;
 use crate::homomorphic::ticket;
 use crate::identity::Identity;
 use crate::luma::{Luma, Shape};
-use crate::protocol::{
-    Agreed, Contract, DEFAULT_LOSS, DEFAULT_PER_BLOCK, Signed, TicketHead, TicketSecret, encode,
-};
+use crate::protocol::{Agreed, Contract, Signed, TicketHead, TicketSecret, encode};
 use crate::watermark::{Key, Layout, Word, read};
 use sha2::{Digest, Sha256};
 use std::sync::{Arc, LazyLock};
@@ -28,23 +26,14 @@ pub(super) static WORLD: LazyLock<World> = LazyLock::new(|| {
     let [owner, cloud, ttp] = [1, 2, 3].map(|n| Identity::from_secret([n; 32]).unwrap());
     let secret = SecretKey::generate(2048).unwrap();
     let contract = Contract {
-        version: 1,
-        owner: owner.public().into(),
-        cloud: cloud.public().into(),
-        ttp: ttp.public().into(),
-        cloud_key: [0; 32].into(),
-        base_seed: [5; 32].into(),
-        step: 100,
-        classes: "01 10 11 02 20".into(),
-        density: 0,
-        threshold: 32,
-        ticket_ms: 10_000,
-        created_ms: 0,
-        name: Vec::new().into(),
-        per_block: DEFAULT_PER_BLOCK,
-        loss: DEFAULT_LOSS,
         audit: 1000,
-        pixels: 0,
+        ..Contract::new(
+            owner.public(),
+            cloud.public(),
+            ttp.public(),
+            [0; 32],
+            [5; 32],
+        )
     };
     let signed = Signed::new(&contract)
         .sign::<Contract>(&owner)

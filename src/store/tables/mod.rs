@@ -14,12 +14,13 @@ mod trash;
 mod tx;
 
 use super::{
-    Allowance, Audit, Error, Forgotten, Hash, Item, Mark, Metadata, Opening, Owner, Place, Via,
+    Allowance, Audit, Error, Forgotten, Hash, Item, Listed, Mark, Metadata, Opening, Owner, Place,
+    Via,
 };
 use crate::identity::RecordingId;
 use crate::ownership::{Leaf, Tree};
 use crate::protocol::{
-    ChunkRef, Commit, Committed, Holder, Job, Outcome, Recording, RecordingEntry, Retention, Stats,
+    ChunkRef, Commit, Committed, Holder, Job, Outcome, Recording, Recordings, Retention, Stats,
     Variant,
 };
 use async_trait::async_trait;
@@ -202,8 +203,13 @@ impl<E: Engine> Metadata for Tables<E> {
         .await
     }
 
-    async fn recordings(&self, owner: Leaf, key: Hash) -> Result<Vec<RecordingEntry>, Error> {
-        self.read(move |tx, _| recordings::list(tx, owner, &key))
+    async fn recordings(
+        &self,
+        owner: Leaf,
+        key: Hash,
+        after: Option<Listed>,
+    ) -> Result<Recordings, Error> {
+        self.read(move |tx, _| recordings::list(tx, owner, &key, after))
             .await
     }
 

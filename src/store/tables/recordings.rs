@@ -6,13 +6,19 @@ use super::tx::{behind, signed};
 use super::{Space, Tx, chunks, parse};
 use crate::identity::RecordingId;
 use crate::ownership::{Leaf, Tree};
-use crate::protocol::{self, ChunkRef, Commit, Committed, Held, Holder, Recording, RecordingEntry};
+use crate::protocol::{
+    self, ChunkRef, Commit, Committed, Held, Holder, Recording, RecordingEntry, Recordings,
+};
 use crate::store::record::{RecordingRecord, SegmentRecord};
-use crate::store::{Error, Hash};
+use crate::store::{Error, Hash, Listed};
 use std::collections::BTreeMap;
 
 /// Heads in one answer.
 const MAX_HEADS: usize = 1000;
+/// Recordings in one page of a list.
+const MAX_LISTED: usize = 1000;
+/// A page ends behind the recording with which summaries and sealed names in it are so many bytes.
+const MAX_LISTED_BYTES: usize = 1 << 20;
 /// Chunks released in one transaction, roughly.
 const FORGET_CHUNKS: usize = 4096;
 /// Segments forgotten in one transaction.
@@ -133,46 +139,111 @@ pub fn commit(
 }
 
 /// See [`Metadata::recordings`](crate::store::Metadata::recordings).
-pub fn list(tx: &Tx<'_>, owner: Leaf, key: &Hash) -> Result<Vec<RecordingEntry>, Error> {
-    let wrong = || Error::Corrupt("recording key");
-    let mut entries = Vec::new();
+pub fn list(
+    tx: &Tx<'_>,
+    owner: Leaf,
+    reader: &Hash,
+    after: Option<Listed>,
+) -> Result<Recordings, Error> {
     let own = [b"r", owner.to_be_bytes().as_slice()].concat();
-    for (key, value) in tx.prefix(Space::Records, &own)? {
-        let (_, id) = key.split_last_chunk::<16>().ok_or_else(wrong)?;
+    let inbox = [b"i", reader.as_slice()].concat();
+    let (own_from, inbox_from) = match after {
+        None => (own.clone(), inbox.clone()),
+        Some(Listed::Own(id)) => (next(record_key(owner, &id)), inbox.clone()),
+        Some(Listed::Shared(leaf, id)) => (behind(&own), next(inbox_key(reader, leaf, &id))),
+    };
+    let mut page = Page::default();
+    for (key, value) in tx.walk(Space::Records, &own_from, &behind(&own), MAX_LISTED + 1)? {
         let recording: RecordingRecord = parse(&value)?;
-        entries.push(RecordingEntry {
-            id: (*id).into(),
-            owner: None,
-            shared: None,
+        if !page.push(*id_of(&key)?, recording, None) {
+            return Ok(page.into());
+        }
+    }
+    let mut from = inbox_from;
+    loop {
+        // What may fit, and one more.
+        let wanted = MAX_LISTED - page.recordings.len() + 1;
+        let found = tx.walk(Space::Records, &from, &behind(&inbox), wanted)?;
+        let are_all = found.len() < wanted;
+        for (key, _) in found {
+            from = next(key.clone());
+            let id = id_of(&key)?;
+            let (_, leaf) = key[..key.len() - id.len()]
+                .split_last_chunk::<4>()
+                .ok_or(WRONG_KEY)?;
+            let leaf = Leaf::from_be_bytes(*leaf);
+            let sealed = tx.bytes(Space::Records, &share_key(leaf, id, reader))?;
+            // Read while the recording is being forgotten, parts may be gone already.
+            let (Some(owner), Some(recording), Some(sealed)) =
+                (owners::key(tx, leaf)?, record(tx, leaf, id)?, sealed)
+            else {
+                continue;
+            };
+            if !page.push(*id, recording, Some((owner, sealed))) {
+                return Ok(page.into());
+            }
+        }
+        if are_all {
+            return Ok(page.into());
+        }
+    }
+}
+
+const WRONG_KEY: Error = Error::Corrupt("recording key");
+
+fn id_of(key: &[u8]) -> Result<&RecordingId, Error> {
+    key.last_chunk::<16>().ok_or(WRONG_KEY)
+}
+
+/// The first key behind this one.
+fn next(mut key: Vec<u8>) -> Vec<u8> {
+    key.push(0);
+    key
+}
+
+/// A part of a list of recordings.
+#[derive(Default)]
+struct Page {
+    recordings: Vec<RecordingEntry>,
+    bytes: usize,
+    more: bool,
+}
+
+impl Page {
+    /// Adds an entry, with its owner's key and sealed name if it is shared; `false` if there was
+    /// no room.
+    fn push(
+        &mut self,
+        id: RecordingId,
+        recording: RecordingRecord,
+        shared: Option<(Hash, Vec<u8>)>,
+    ) -> bool {
+        self.more = self.recordings.len() >= MAX_LISTED || self.bytes >= MAX_LISTED_BYTES;
+        if self.more {
+            return false;
+        }
+        let (owner, sealed) = shared.unzip();
+        self.bytes += recording.summary.len() + sealed.as_ref().map_or(0, Vec::len);
+        self.recordings.push(RecordingEntry {
+            id: id.into(),
+            owner: owner.map(Into::into),
+            shared: sealed.map(Into::into),
             segments: recording.segments,
             summary: recording.summary,
             first: recording.first,
             held: recording.held,
         });
+        true
     }
-    let inbox = [b"i", key.as_slice()].concat();
-    for (inbox_key, _) in tx.prefix(Space::Records, &inbox)? {
-        let (rest, id) = inbox_key.split_last_chunk::<16>().ok_or_else(wrong)?;
-        let (_, leaf) = rest.split_last_chunk::<4>().ok_or_else(wrong)?;
-        let leaf = Leaf::from_be_bytes(*leaf);
-        let sealed = tx.bytes(Space::Records, &share_key(leaf, id, key))?;
-        // Read while the recording is being forgotten, parts may be gone already.
-        let (Some(owner), Some(recording), Some(sealed)) =
-            (owners::key(tx, leaf)?, record(tx, leaf, id)?, sealed)
-        else {
-            continue;
-        };
-        entries.push(RecordingEntry {
-            id: (*id).into(),
-            owner: Some(owner.into()),
-            shared: Some(sealed.into()),
-            segments: recording.segments,
-            summary: recording.summary,
-            first: recording.first,
-            held: recording.held,
-        });
+}
+
+impl From<Page> for Recordings {
+    fn from(page: Page) -> Self {
+        Self {
+            recordings: page.recordings,
+            more: page.more,
+        }
     }
-    Ok(entries)
 }
 
 /// See [`Metadata::recording`](crate::store::Metadata::recording).
@@ -257,10 +328,8 @@ pub fn trim(
     let own = [b"r", owner.to_be_bytes().as_slice()].concat();
     let mut found: Option<(u64, RecordingId)> = None;
     for (key, value) in tx.walk(Space::Records, &own, &behind(&own), usize::MAX)? {
-        let wrong = || Error::Corrupt("recording key");
-        let (_, id) = key.split_last_chunk::<16>().ok_or_else(wrong)?;
         let recording: RecordingRecord = parse(&value)?;
-        let this = (recording.oldest_ms, *id);
+        let this = (recording.oldest_ms, *id_of(&key)?);
         if recording.held.is_empty() && found.is_none_or(|found| this < found) {
             found = Some(this);
         }

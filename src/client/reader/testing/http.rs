@@ -80,7 +80,7 @@ async fn answer(fake: &Fake, uri: &Uri, body: Bytes) -> Result<Response, Error> 
                 path_keys: sealed.unwrap().into(),
             })
         }
-        ["recordings"] => encode(&fake.recordings().await?),
+        ["recordings"] => encode(&fake.recordings(None).await?),
         ["recordings", _] => {
             let from = query("from").and_then(|from| from.parse().ok());
             let recording = fake.recording(&id, from.unwrap_or(0), owner.as_ref());

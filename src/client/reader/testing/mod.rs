@@ -8,6 +8,7 @@ pub(crate) use http::serve;
 use super::Origin;
 use crate::chunk::{AccessUnit, Chunker, Codec, Config};
 use crate::client::Error;
+use crate::client::vault::ListPlace;
 use crate::identity::{Identity, PublicId, RecordingId};
 use crate::manifest::{
     Chunk, Envelope, Framing, Head, MAX_INLINE_ENVELOPE, Manifest, Sealer, Stored, Summary,
@@ -46,6 +47,8 @@ pub(crate) struct State {
     pub share: Option<Vec<u8>>,
     /// So many requests fail before one succeeds.
     pub failures: u32,
+    /// In place of the list of the one recording.
+    pub list: Option<Box<dyn Fn(Option<ListPlace>) -> Recordings + Send>>,
     /// Requests are never answered.
     pub hangs: bool,
     pub last: Option<Head>,
@@ -211,6 +214,7 @@ impl Fake {
             what: "it".into(),
             code,
             message: "no".into(),
+            retry_after: None,
         }
     }
 
@@ -254,9 +258,12 @@ impl Origin for Fake {
         Ok(Arc::new(PathKeys::from_bytes(self.leaf, &bytes).unwrap()))
     }
 
-    async fn recordings(&self) -> Result<Recordings, Error> {
+    async fn recordings(&self, after: Option<ListPlace>) -> Result<Recordings, Error> {
         self.pass().await?;
         let state = self.state();
+        if let Some(list) = &state.list {
+            return Ok(list(after));
+        }
         let guest = self.leaf == GUEST_LEAF;
         let owner = Identity::from_secret([11; 32]).unwrap().public().sign;
         let summary = self.sealer.seal_summary(&state.summary).unwrap();
@@ -270,6 +277,7 @@ impl Origin for Fake {
                 first: state.first,
                 held: Held::new(),
             }],
+            more: false,
         })
     }
 

@@ -169,6 +169,9 @@ impl Worker {
             self.ending = Some(now);
             self.link.hurry();
         }
+        if self.phase() == Phase::Discarding {
+            return;
+        }
         if self.must_park(now) {
             self.park().await;
         }
@@ -273,6 +276,10 @@ impl Worker {
         }
         let began = self.ending?;
         let now = Instant::now();
+        if self.phase() == Phase::Discarding {
+            let idle = self.committer.is_some() || now >= began + ABORT_TIME;
+            return idle.then_some(Ok(()));
+        }
         let empty = self.window.is_empty() && self.segmenter.is_empty() && self.ready.is_empty();
         let done = empty && self.tasks.is_empty() && self.shared.queue().is_empty();
         let unread = self.spool.as_ref().is_some_and(|s| !s.is_empty());

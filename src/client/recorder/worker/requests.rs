@@ -3,10 +3,11 @@
 
 use super::{Done, Ready, Worker};
 use crate::client::Error;
+use crate::client::recorder::link::Kind;
 use crate::client::recorder::queue::Phase;
 use crate::client::recorder::{Event, Item, SegmentReport};
 use crate::client::spool::Spool;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::block_in_place;
 
@@ -21,6 +22,7 @@ impl Worker {
         }
         if self.ask_pending
             && !self.is_down()
+            && self.link.may_send(now, false)
             && let Some((seq, hash)) = self.spool.as_ref().and_then(Spool::pending)
             && let Some(mut committer) = self.committer.take()
         {
@@ -125,11 +127,12 @@ impl Worker {
         match done {
             Ok(Done::Hello(committer, result)) => {
                 self.committer = Some(committer);
-                self.judge(result);
+                self.judge(Kind::Ask, result);
             }
             Ok(Done::Pending(committer, result)) => {
                 self.committer = Some(committer);
-                if let (Some(committed), Some(spool)) = (self.judge(result), &mut self.spool) {
+                let committed = self.judge(Kind::Ask, result);
+                if let (Some(committed), Some(spool)) = (committed, &mut self.spool) {
                     self.ask_pending = false;
                     if let Err(e) = block_in_place(|| spool.settle(committed)) {
                         self.shared.warn(e.to_string());
@@ -148,11 +151,15 @@ impl Worker {
                         self.shared.release(counted);
                     }
                 }
-                self.judge(result);
+                self.judge(Kind::Store, result);
             }
             Ok(Done::Sealed(committer, mut ready, result)) => {
                 self.committer = Some(committer);
-                ready.sealed = self.judge(result);
+                // That it was sealed says nothing of the vault.
+                ready.sealed = match result {
+                    Ok(sealed) => Some(sealed),
+                    failed => self.judge(Kind::Ask, failed),
+                };
                 ready.sent = false;
                 self.ready.push_front(ready);
             }
@@ -174,7 +181,7 @@ impl Worker {
             self.settle_spool(&ready);
             return;
         }
-        match self.judge(result) {
+        match self.judge(Kind::Commit, result) {
             Some(Some(report)) => {
                 self.settle_spool(&ready);
                 self.shared.stats().segments += 1;
@@ -186,7 +193,7 @@ impl Worker {
                 ready.sent = false;
                 if ready.renumbered > HASTY_NUMBERS {
                     self.count_retry("renumber");
-                    self.link.failed(Instant::now());
+                    self.link.pause(Instant::now(), Duration::ZERO);
                 }
                 self.ready.push_front(ready);
             }
@@ -208,10 +215,10 @@ impl Worker {
     }
 
     /// Learns from a request's outcome how the link is; `None` if it has to be made again.
-    fn judge<T>(&mut self, result: Result<T, Error>) -> Option<T> {
+    fn judge<T>(&mut self, kind: Kind, result: Result<T, Error>) -> Option<T> {
         match result {
             Ok(value) => {
-                if self.link.works() {
+                if self.link.works(kind) {
                     (self.shared.on_event)(Event::Online);
                 }
                 Some(value)
@@ -222,7 +229,7 @@ impl Worker {
                 match error.retry_reason() {
                     Some(reason) => {
                         self.count_retry(reason);
-                        if self.link.failed(Instant::now()) {
+                        if self.link.failed(kind, &error, Instant::now()) {
                             (self.shared.on_event)(Event::Offline(error.to_string()));
                         }
                     }
