@@ -202,7 +202,8 @@ the_storage_fails() {
 say "What happens, seed $seed (seconds since the first segment)"
 RANDOM=$seed
 rounds=$((seconds / 60))
-slot=$(((seconds - 18) * 1000 / (3 * rounds)))
+# In the end recorders need time to bring what waits in their spools; on one machine they share it.
+slot=$(((seconds - 18 - cameras / 4) * 1000 / (3 * rounds)))
 number=0
 for _ in $(seq "$rounds"); do
     all=(a_server_dies the_database_dies the_storage_fails)
@@ -222,7 +223,7 @@ ended=$(now)
 echo "the recorders have ended, $(seconds_of $((ended - begun))) s after the first segment"
 
 say "Every recording, from the server that did not record it"
-whole=0 lost=0 acknowledged=0 rows=()
+whole=0 lost=0 waiting=0 acknowledged=0 rows=()
 # longest PATTERN TAKE: the longest time between two lines of the recorders' log that match.
 longest() {
     awk -v pattern="$1" '$0 ~ pattern { if (last && $1 - last > most) most = $1 - last; last = $1 }
@@ -243,7 +244,12 @@ for recorder in $(seq "$cameras"); do
     if cmp --quiet "$out/camera/$camera.h264" "$out/fetched/$recorder.h264"; then
         same=yes whole=$((whole + 1))
     fi
-    acknowledged=$((acknowledged + told)) lost=$((lost + frames - units))
+    acknowledged=$((acknowledged + told))
+    if [ -n "$(find "$out/spool/$recorder" -name '*.spool' -print -quit)" ]; then
+        waiting=$((waiting + frames - units))
+    else
+        lost=$((lost + frames - units))
+    fi
     pause=$(longest "\"recorder$recorder\" .element.: camvault-segment")
     rows+=("$(printf '%8s %7s %9s %8s %6s %8s %14s s' "$recorder" "$at" "$told" "$frames" \
         "$((frames - units))" "$same" "$(seconds_of "$pause")")")
@@ -271,14 +277,17 @@ unable() {
         $2 == number && $3 == 200 && since { if ($1 - since > most) most = $1 - since; since = 0 }
         END { print most + 0 }' "$out/health.log"
 }
-printf '%-64s %s\n' \
+printf '%-68s %s\n' \
     "recorders, frames of each" "$cameras, $frames" \
     "segments acknowledged, all of them verified" "$acknowledged" \
     "frames lost" "$lost" \
+    "frames that wait in spools for their recorders to be started again" "$waiting" \
     "recordings fetched that are the camera's stream, byte for byte" "$whole" \
     "blobs missing, blobs damaged, counts wrong" \
     "$(listed missing), $(listed damaged), $mended" \
     "longest time that server 1 said it cannot work (/healthz)" "$(seconds_of "$(unable 1)") s" \
     "longest time that server 2 said it cannot work" "$(seconds_of "$(unable 2)") s"
-[ "$lost" = 0 ] && [ "$whole" = "$cameras" ] && [ "$mended" = 0 ] || die "something was lost"
+[ "$lost" = 0 ] && [ "$mended" = 0 ] || die "something was lost"
+[ "$waiting" = 0 ] || die "the servers could not keep up: fewer cameras, or more --seconds"
+[ "$whole" = "$cameras" ] || die "footage is not what the cameras sent"
 echo "Nothing was lost."
