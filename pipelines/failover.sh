@@ -12,8 +12,8 @@ source pipelines/ceph.sh
 
 usage() {
     cat <<'END_OF_USAGE'
-Usage: ./pipelines/failover.sh [--cameras N] [--fps N] [--seconds N] [--storage moto|ceph]
-                               [--seed N] [--out DIR]
+Usage: ./pipelines/failover.sh [--cameras N] [--fps N] [--segment N] [--seconds N]
+                               [--storage moto|ceph] [--seed N] [--out DIR]
 
 Parts of a vault die while cameras record. Two camvault servers share a PostgreSQL database with a
 synchronous standby, and a bucket. N recorders, two at each camera and one of these at each server,
@@ -32,6 +32,7 @@ fetched from the server that did not record it, and compared with what the camer
 
   --cameras N   recorders (default 10)
   --fps N       frames a second of each camera (default 15); two cores carry 100 recorders with 5
+  --segment N   seconds of a segment (default 2, so that pauses show; 60 is what recorders do by themselves)
   --seconds N   length of the recording (default 75); each of the three happens once in each minute
   --storage …   the S3 service: moto (default), or ceph, a cluster of three by Debian's packages
   --seed N      of times and order (default: another one each time; it is printed)
@@ -39,11 +40,12 @@ fetched from the server that did not record it, and compared with what the camer
 END_OF_USAGE
 }
 
-cameras=10 fps=15 seconds=75 storage=moto seed=$((10#$(date +%N) % 32768)) out=$root/out/failover
+cameras=10 fps=15 segment=2 seconds=75 storage=moto seed=$((10#$(date +%N) % 32768)) out=$root/out/failover
 while [ $# -gt 0 ]; do
     case $1 in
         --cameras) cameras=${2:?--cameras needs a number} && shift ;;
         --fps) fps=${2:?--fps needs a number} && shift ;;
+        --segment) segment=${2:?--segment needs a number} && shift ;;
         --seconds) seconds=${2:?--seconds needs a number} && shift ;;
         --storage) storage=${2:?--storage needs a name} && shift ;;
         --seed) seed=${2:?--seed needs a number} && shift ;;
@@ -135,7 +137,7 @@ for recorder in $(seq "$cameras"); do
     fi
     pipeline+=("camera$camera." ! queue ! rcededuppay ! dedupsink name="recorder$recorder"
         uri="camvault://127.0.0.1:${port[$at]}/camera$camera" identity="$out/owner$at.id"
-        spool-dir="$out/spool/$recorder" segment-duration=2000000000)
+        spool-dir="$out/spool/$recorder" segment-duration="$((segment * 1000000000))")
 done
 stdbuf --output=L gst-launch-1.0 -e -m "${pipeline[@]}" \
     > >(while IFS= read -r line; do echo "$(now) $line"; done >"$out/recorders.log") 2>&1 &
@@ -266,7 +268,7 @@ listed() {
 say "What happened, seed $seed"
 printf '%s\n' "${events[@]}"
 
-say "Recorders (those with the longest time between two acknowledged segments, which are 2 s long)"
+say "Recorders (those with the longest time between two acknowledged segments, which are $segment s long)"
 printf '%8s %7s %9s %8s %6s %8s %16s\n' recorder server segments frames lost "the same" "longest pause"
 printf '%s\n' "${rows[@]}" | sort --reverse --numeric-sort --key=7 | head -n10
 
