@@ -30,6 +30,7 @@ pub(super) struct Link {
     until: Option<Instant>,
     /// Nothing has worked since.
     since: Option<Instant>,
+    /// The last failure that was not of a busy server.
     failed: Option<Instant>,
     outage: Option<Outage>,
 }
@@ -70,7 +71,9 @@ impl Link {
     /// and of a server that is only busy after a while.
     pub fn failed(&mut self, kind: Kind, error: &Error, now: Instant) -> bool {
         self.pause(now, error.retry_after());
-        self.failed = Some(now);
+        if !error.is_busy() {
+            self.failed = Some(now);
+        }
         self.since.get_or_insert(now);
         let outage = self.outage.get_or_insert_with(|| Outage {
             began: now,
@@ -103,7 +106,7 @@ impl Link {
         self.until = self.until.map(|until| until.min(Instant::now()));
     }
 
-    /// Whether it is down, and was still found so after a moment.
+    /// Whether it is down, and was found so after a moment by more than a busy server.
     pub fn still_down_after(&self, moment: Instant) -> bool {
         self.since.is_some() && self.failed.is_some_and(|failed| failed >= moment)
     }
@@ -150,6 +153,7 @@ mod tests {
             now += Duration::from_millis(10);
         }
         assert_eq!(told, 1);
+        assert!(!link.still_down_after(start), "it is there");
         assert!((4..=9).contains(&tries), "{tries}");
         assert!(link.works(Kind::Store), "the end is told");
         assert!(!link.works(Kind::Store), "once");
@@ -177,6 +181,7 @@ mod tests {
         assert!(!link.failed(Kind::Store, &away(), now));
         assert!(!link.failed(Kind::Ask, &away(), now));
         assert_eq!(link.down_since(), Some(now));
+        assert!(link.still_down_after(now));
         // An answer lets others try, and says nothing of what failed.
         assert!(!link.works(Kind::Ask));
         assert_eq!(link.down_since(), None);

@@ -162,7 +162,8 @@ impl Recorder {
         self.shared.queue().live = live;
     }
 
-    /// How long [`Recorder::finish`] goes on without a spool while the vault cannot be reached.
+    /// How long [`Recorder::finish`] goes on without a spool while the vault cannot be reached, and
+    /// with a spool while it is only busy.
     pub fn set_finish_timeout(&self, timeout: Duration) {
         self.shared.queue().finish_timeout = timeout;
     }

@@ -284,7 +284,11 @@ impl Worker {
         let done = empty && self.tasks.is_empty() && self.shared.queue().is_empty();
         let unread = self.spool.as_ref().is_some_and(|s| !s.is_empty());
         let spooled = self.spool.is_some() && !self.has_loose() && self.shared.queue().is_empty();
-        if done && !unread || self.link.still_down_after(began) && spooled {
+        let patience = self.shared.queue().finish_timeout;
+        let down = self.link.down_since().map(|down| down.max(began));
+        let tired = down.is_some_and(|down| now >= down + patience);
+        // For a server that is only busy it waits as long as without a spool.
+        if done && !unread || spooled && (self.link.still_down_after(began) || tired) {
             return Some(Ok(()));
         }
         let error = self.shared.stats().last_error.clone();
@@ -299,9 +303,7 @@ impl Worker {
             }
             return (now >= began + ABORT_TIME).then(|| Err(self.not_stored(error)));
         }
-        let patience = self.shared.queue().finish_timeout;
-        let down = self.link.down_since()?.max(began);
-        (now >= down + patience).then(|| Err(self.not_stored(error)))
+        tired.then(|| Err(self.not_stored(error)))
     }
 
     fn not_stored(&self, reason: String) -> Error {
