@@ -133,8 +133,10 @@ impl Committer {
         )))
     }
 
-    /// Whether segment `seq` is the one whose sealed manifest has this hash.
+    /// Whether segment `seq` is the one whose sealed manifest has this hash, asked anew: a commit
+    /// whose answer was lost has left no trace here.
     pub async fn is_committed(&mut self, seq: u64, hash: &[u8; 32]) -> Result<bool, Error> {
+        self.end = None;
         self.load().await?;
         if self.end.as_ref().is_none_or(|end| end.next <= seq) {
             return Ok(false);

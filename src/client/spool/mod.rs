@@ -54,6 +54,8 @@ pub(crate) struct Spool {
     /// The file that may grow: the last that was appended here.
     tail: Option<u64>,
     journal: Journal,
+    /// What was found not to be committed. It may still become so, if its request is on its way.
+    doubted: Option<Pending>,
     /// Held as long as this lives.
     _lock: File,
 }
@@ -120,6 +122,7 @@ impl Spool {
             files: BTreeMap::new(),
             cursor: 0,
             next: 0,
+            doubted: None,
             tail: None,
             journal: Journal::default(),
             _lock: lock,
@@ -459,12 +462,26 @@ impl Spool {
         self.write_journal()
     }
 
+    /// Somebody has committed this segment: if it may have been the one that was found missing,
+    /// that one is pending again.
+    pub fn doubt(&mut self, seq: u64) -> Result<bool, Error> {
+        let doubted = self.doubted.take_if(|doubted| doubted.seq == seq);
+        let again = doubted.is_some();
+        if again {
+            self.journal.pending = doubted;
+            self.write_journal()?;
+        }
+        Ok(again)
+    }
+
     /// Notes how that ended, and deletes what is no longer needed.
     pub fn settle(&mut self, committed: bool) -> Result<(), Error> {
         let Some(pending) = self.journal.pending.take() else {
             return Ok(());
         };
-        if committed {
+        if !committed {
+            self.doubted = Some(pending);
+        } else {
             for (file, index) in pending.items {
                 if let Some(file) = self.files.get_mut(&file) {
                     file.done.insert(index);

@@ -236,6 +236,12 @@ fn a_crash_around_a_commit_neither_loses_nor_repeats() {
         let mut spool = open(dir.path(), &identity);
         assert_eq!(spool.pending(), Some((7, [8; 32])));
         spool.settle(committed).unwrap();
+        // What was found missing, and then its number was taken, is asked for once more.
+        assert!(!spool.doubt(6).unwrap());
+        assert_eq!(spool.doubt(7).unwrap(), !committed);
+        assert_eq!(spool.pending(), (!committed).then_some((7, [8; 32])));
+        assert!(!spool.doubt(7).unwrap());
+        spool.settle(committed).unwrap();
         drop(spool);
         let mut spool = open(dir.path(), &identity);
         assert_eq!(spool.pending(), None);

@@ -50,6 +50,8 @@ pub(super) struct Worker {
     link: Link,
     /// The spool's journal may name a commit whose fate is unknown.
     ask_pending: bool,
+    /// A number was taken, perhaps by our own commit: nothing goes on before the spool knows.
+    disputed: bool,
     spool_full: Option<Instant>,
     ending: Option<Instant>,
     failed: Option<Error>,
@@ -106,6 +108,7 @@ impl Worker {
             stop: watch::Sender::new(false),
             link: Link::default(),
             ask_pending: true,
+            disputed: false,
             spool_full: None,
             ending: None,
             failed: None,

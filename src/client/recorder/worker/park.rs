@@ -24,6 +24,9 @@ impl Worker {
     }
 
     pub(super) fn must_park(&self, now: Instant) -> bool {
+        if self.disputed {
+            return self.spool_full.is_none_or(|until| now >= until);
+        }
         let Some(down) = self.link.down_since().filter(|_| self.spool.is_some()) else {
             return false;
         };
@@ -62,6 +65,7 @@ impl Worker {
         }
         spool.rewind();
         self.ask_pending = true;
+        self.disputed = false;
         let sent = self.ready.iter().find(|ready| ready.sent);
         if let Some((ready, sealed)) = sent.and_then(|r| Some((r, r.sealed.as_ref()?))) {
             let places = ready.places();

@@ -188,6 +188,12 @@ impl Worker {
                 (self.shared.on_event)(Event::Segment(report));
             }
             Some(None) => {
+                if let (Some(sealed), Some(spool)) = (&ready.sealed, &mut self.spool) {
+                    match block_in_place(|| spool.doubt(sealed.seq)) {
+                        Ok(again) => self.disputed |= again,
+                        Err(e) => self.shared.warn(e.to_string()),
+                    }
+                }
                 ready.renumbered += 1;
                 ready.sealed = None;
                 ready.sent = false;
