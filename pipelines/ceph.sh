@@ -91,7 +91,7 @@ END_OF_CONF
         curl --silent --fail --output /dev/null "http://127.0.0.1:$2/" && break
         sleep 0.5
     done
-    export AWS_ACCESS_KEY_ID=demonstration AWS_SECRET_ACCESS_KEY=demonstration AWS_REGION=us-east-1
+    s3_client
     ceph_in "$dir" radosgw-admin user create --uid=vault --display-name=vault \
         --access-key=demonstration --secret-key=demonstration >>"$dir/start.log" 2>&1
     date=$(LC_ALL=C date --utc '+%a, %d %b %Y %H:%M:%S GMT')

@@ -18,10 +18,15 @@ camvault_moto() {
     fi
 }
 
+# The variables of a client of the S3 services here.
+s3_client() {
+    export AWS_ACCESS_KEY_ID=demonstration AWS_SECRET_ACCESS_KEY=demonstration AWS_REGION=us-east-1
+}
+
 # start_bucket LOG PORT: moto with an empty bucket named `vault`, whose pid is in `bucket`. What is
 # in it is in memory. The variables are those of a client.
 start_bucket() {
-    export AWS_ACCESS_KEY_ID=demonstration AWS_SECRET_ACCESS_KEY=demonstration AWS_REGION=us-east-1
+    s3_client
     "$moto" -H 127.0.0.1 -p "$2" >"$1" 2>&1 &
     bucket=$!
     pids+=("$bucket")

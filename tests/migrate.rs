@@ -130,20 +130,7 @@ async fn a_third_party_moves_and_goes_on() {
     assert_eq!(program.exit_code(), Some(0));
 
     // It is not begun anew in the database.
-    let mut serve = std::process::Command::new("timeout");
-    let serve = serve
-        .args([
-            "60",
-            env!("CARGO_BIN_EXE_camvault"),
-            "serve",
-            "--role",
-            "ttp",
-        ])
-        .args(["--listen", "127.0.0.1:0", "--metadata", &url, "--data"])
-        .arg(&data)
-        .output()
-        .unwrap();
-    let said = String::from_utf8(serve.stderr).unwrap();
+    let said = Program::refused(&data, &["--role", "ttp", "--metadata", &url]);
     assert!(said.contains("camvault migrate"), "{said}");
 
     let moved = ["migrate", text(&data), "--to-metadata", &url];

@@ -229,20 +229,7 @@ async fn the_program_says_what_is_wrong_and_no_password() {
     let database = PostgresServer::start();
     let url = database.database("vault");
     let dir = tempfile::tempdir().unwrap();
-    let serve = |arguments: &[&str]| {
-        let mut command = Command::new("timeout");
-        command
-            .arg("60")
-            .arg(env!("CARGO_BIN_EXE_camvault"))
-            .arg("serve");
-        command
-            .arg("--data")
-            .arg(dir.path())
-            .args(["--listen", "127.0.0.1:0"]);
-        let out = command.args(arguments).output().unwrap();
-        assert!(!out.status.success());
-        String::from_utf8(out.stderr).unwrap()
-    };
+    let serve = |arguments: &[&str]| Program::refused(dir.path(), arguments);
     let wrong = serve(&["--metadata", "postgres://me:s3cret@127.0.0.1:x/db"]);
     assert!(
         wrong.contains("--metadata") && !wrong.contains("s3cret"),

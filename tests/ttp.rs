@@ -741,24 +741,11 @@ async fn two_processes_over_one_database_are_one_third_party() {
     };
     let (mut first, second) = (start("one", &at("secrets")), start("two", &at("secrets")));
     // One with other secrets does not start.
-    let mut other = std::process::Command::new("timeout");
-    let other = other
-        .args([
-            "60",
-            env!("CARGO_BIN_EXE_camvault"),
-            "serve",
-            "--role",
-            "ttp",
-        ])
-        .args(["--listen", "127.0.0.1:0", "--metadata", &url])
-        .args(["--data", &at("three")])
-        .output()
-        .unwrap();
-    let said = String::from_utf8(other.stderr).unwrap();
-    assert!(
-        !other.status.success() && said.contains("ttp.key"),
-        "{said}"
+    let said = Program::refused(
+        &dir.path().join("three"),
+        &["--role", "ttp", "--metadata", &url],
     );
+    assert!(said.contains("ttp.key"), "{said}");
 
     // A contract made at one, tickets from both.
     let world = World::at(&first.url, 1).await;

@@ -39,6 +39,13 @@ pub(super) async fn patiently<T, F: Future<Output = Result<T, Error>>>(
     }
 }
 
+/// Makes a request again while the server is too busy for it, for somebody who waits.
+pub(super) async fn while_busy<T, F: Future<Output = Result<T, Error>>>(
+    attempt: impl FnMut() -> F,
+) -> Result<T, Error> {
+    patiently(PATIENCE, Error::is_busy, attempt).await
+}
+
 /// Between half and the whole of a pause, so that those who failed together do not come back
 /// together.
 pub(super) fn jitter(pause: Duration) -> Duration {

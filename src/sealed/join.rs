@@ -4,8 +4,8 @@
 
 use super::entropy::{Decoder, unfold};
 use super::model::{
-    self, CHROMA, Carriers, EDGE, EXTENT, FAR, FLAG, FORM, IS_EXACT, IS_WIDE, Known, LUMA, MEAN,
-    MEANS, Order, Past, Quantiser, SAME, WHOLE,
+    self, Carriers, EDGE, EXTENT, FAR, FLAG, FORM, IS_EXACT, IS_WIDE, Known, MEAN, MEANS, Order,
+    Past, Quantiser, SAME, WHOLE,
 };
 use super::picture::Tiles;
 use super::transform::{Group, LANES, ZERO};
@@ -199,24 +199,11 @@ impl Joiner {
         if luma {
             sent.predictions = vec![0; blocks.len() * each];
         }
-        let (order, first) = match luma {
-            true => (&self.order[0], LUMA),
-            false => (&self.order[1], CHROMA),
-        };
+        let order = &self.order[usize::from(!luma)];
         for sorted in sorted.chunks(LANES) {
             let these = model::pick(blocks, sorted);
             let these = &these[..sorted.len()];
-            let taken = match luma {
-                true => self.carriers.taken(these),
-                false => [0; 64],
-            };
-            let known = Known {
-                count: sorted.len(),
-                first,
-                above: model::above(&self.past.activity[plane], tiles, these),
-                extents: model::reach(extents, these),
-                taken: &taken,
-            };
+            let known = Known::of(plane, tiles, these, &self.past, &self.carriers);
             let mut group = ZERO;
             let now = simd::decode(decoder, &mut group, order, known)?;
             for (&block, now) in these.iter().zip(now) {

@@ -10,9 +10,9 @@ use crate::watermark::{Class, Settings};
 /// Contexts of coefficients: by the block above, by this one, by neighbours; for the first one.
 const LEVELS: u8 = ACTIVITIES + 2 + 11 + ACTIVITIES;
 /// Luma's coefficients.
-pub(super) const LUMA: u8 = 0;
+const LUMA: u8 = 0;
 /// Chroma's.
-pub(super) const CHROMA: u8 = LEVELS;
+const CHROMA: u8 = LEVELS;
 /// Means of luma blocks, by how uneven those above are; those of chroma blocks follow.
 pub(super) const MEAN: u8 = 2 * LEVELS;
 /// Contexts of means.
@@ -122,7 +122,7 @@ pub(super) fn pick(blocks: &[u32], numbers: &[u32]) -> [u32; LANES] {
 }
 
 /// How far sixteen blocks reach.
-pub(super) fn reach(extents: &[u8], blocks: &[u32]) -> Extents {
+fn reach(extents: &[u8], blocks: &[u32]) -> Extents {
     let mut reach = [0; LANES];
     for (reach, &block) in reach.iter_mut().zip(blocks) {
         *reach = extents[block as usize];
@@ -282,20 +282,37 @@ impl Around {
 
 /// What is known of sixteen blocks before their coefficients.
 #[derive(Clone, Copy)]
-pub(super) struct Known<'a> {
+pub(super) struct Known {
     /// How many of them are there.
-    pub count: usize,
+    count: usize,
     /// First context of coefficients.
-    pub first: u8,
+    first: u8,
     /// How busy the blocks above are.
-    pub above: Activity,
+    above: Activity,
     /// How far they reach.
-    pub extents: Extents,
+    extents: Extents,
     /// Where they have candidates.
-    pub taken: &'a Taken,
+    taken: Taken,
 }
 
-impl Known<'_> {
+impl Known {
+    /// Of blocks of a plane; of their own activity nothing is known yet.
+    pub(super) fn of(
+        plane: usize,
+        tiles: &Tiles,
+        blocks: &[u32],
+        past: &Past,
+        carriers: &Carriers,
+    ) -> Self {
+        Self {
+            count: blocks.len(),
+            first: if plane == 0 { LUMA } else { CHROMA },
+            above: above(&past.activity[plane], tiles, blocks),
+            extents: reach(&past.extents[plane], blocks),
+            taken: carriers.taken(plane, blocks),
+        }
+    }
+
     /// Whether no block has a coefficient.
     #[inline(always)]
     pub(super) fn empty(&self) -> bool {
@@ -386,7 +403,7 @@ pub(super) fn decode<const WIDE: bool>(
 }
 
 /// How busy the blocks above these are.
-pub(super) fn above(activity: &[u8], tiles: &Tiles, blocks: &[u32]) -> Activity {
+fn above(activity: &[u8], tiles: &Tiles, blocks: &[u32]) -> Activity {
     let mut above = [UNKNOWN; LANES];
     for (above, &block) in above.iter_mut().zip(blocks) {
         if let Some(before) = (block as usize).checked_sub(tiles.columns) {
@@ -533,9 +550,12 @@ impl Carriers {
         own.iter().map(|at| usize::from(*at) % 64)
     }
 
-    /// Those of sixteen blocks.
-    pub(super) fn taken(&self, blocks: &[u32]) -> Taken {
+    /// Those of sixteen blocks of a plane: chroma has none.
+    pub(super) fn taken(&self, plane: usize, blocks: &[u32]) -> Taken {
         let mut taken = [0; 64];
+        if plane > 0 {
+            return taken;
+        }
         for (lane, &block) in blocks.iter().enumerate().take(LANES) {
             for at in self.of(block) {
                 taken[at] |= 1 << lane;

@@ -3,8 +3,8 @@
 
 use super::entropy::{Encoder, fold};
 use super::model::{
-    self, CHROMA, Carriers, EDGE, EXTENT, FLAG, FORM, IS_EXACT, IS_WIDE, Known, LUMA, MEAN, MEANS,
-    NARROWS, Order, Past, Quantiser, SAME, WHOLE,
+    self, Carriers, EDGE, EXTENT, FLAG, FORM, IS_EXACT, IS_WIDE, Known, MEAN, MEANS, NARROWS,
+    Order, Past, Quantiser, SAME, WHOLE,
 };
 use super::picture::Tiles;
 use super::transform::{Group, LANES, ZERO};
@@ -391,10 +391,7 @@ impl Splitter {
         let mut exact = Vec::with_capacity(blocks.len());
         self.numbers.clear();
         for (blocks, group) in blocks.chunks(LANES).zip(&mut self.groups) {
-            let taken = match plane {
-                0 => self.carriers.taken(blocks),
-                _ => [0; 64],
-            };
+            let taken = self.carriers.taken(plane, blocks);
             let mut numbers = *group;
             for (at, like) in model::smooth(means, tiles, blocks) {
                 for i in 0..LANES {
@@ -457,10 +454,7 @@ impl Splitter {
     /// How far coefficients reach and what they are: blocks that reach farthest first.
     fn coefficients(&mut self, plane: usize, tiles: &Tiles, blocks: &[u32]) {
         let luma = plane == 0;
-        let (order, first) = match luma {
-            true => (&self.order[0], LUMA),
-            false => (&self.order[1], CHROMA),
-        };
+        let order = &self.order[usize::from(!luma)];
         let extents = &mut self.past.extents[plane];
         for (blocks, numbers) in blocks.chunks(LANES).zip(&mut self.numbers) {
             // What the mean is off was said with the flags.
@@ -475,7 +469,7 @@ impl Splitter {
             let context = EXTENT + u8::from(!luma);
             self.encoder.vector(&[context; LANES], &out, blocks.len());
         }
-        let activity = &mut self.past.activity[plane];
+        let extents = &self.past.extents[plane];
         for sorted in model::farthest_first(extents, blocks).chunks(LANES) {
             let mut group = ZERO;
             for (lane, &i) in sorted.iter().enumerate() {
@@ -486,20 +480,10 @@ impl Splitter {
             }
             let these = model::pick(blocks, sorted);
             let these = &these[..sorted.len()];
-            let taken = match luma {
-                true => self.carriers.taken(these),
-                false => [0; 64],
-            };
-            let known = Known {
-                count: sorted.len(),
-                first,
-                above: model::above(activity, tiles, these),
-                extents: model::reach(extents, these),
-                taken: &taken,
-            };
+            let known = Known::of(plane, tiles, these, &self.past, &self.carriers);
             let now = simd::encode(&mut self.encoder, &group, order, known);
             for (&block, now) in these.iter().zip(now) {
-                activity[block as usize] = now;
+                self.past.activity[plane][block as usize] = now;
             }
         }
     }

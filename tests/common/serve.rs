@@ -57,6 +57,20 @@ impl Program {
         }
     }
 
+    /// Starts one that has to refuse to run: what it says.
+    pub fn refused(data: &Path, arguments: &[&str]) -> String {
+        let output = Command::new("timeout")
+            .args(["60", env!("CARGO_BIN_EXE_camvault"), "serve"])
+            .args(["--listen", "127.0.0.1:0", "--data"])
+            .arg(data)
+            .args(arguments)
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success(), "{said}");
+        said
+    }
+
     /// `HOST:PORT`.
     pub fn authority(&self) -> &str {
         self.url.split_once("://").unwrap().1

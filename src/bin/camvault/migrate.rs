@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 use crate::common::{self, Failure, Places, print};
+use crate::scrub::Bad;
 use gstcamvault::protocol::hex;
 use gstcamvault::server::{Destination, Step, migrate};
 use gstcamvault::store::BlobPlace;
@@ -52,16 +53,13 @@ pub fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
     let migrated = migrated.map_err(|e| Failure::new(e.to_string()))?;
     let blobs = migrated.blobs.unwrap_or_default();
     let report = migrated.report.unwrap_or_default();
-    let names = |names: &[[u8; 32]]| names.iter().map(|d1| hex(d1)).collect::<Vec<_>>();
-    let found = |list: &[gstcamvault::protocol::B32]| {
-        names(&list.iter().map(|d1| **d1).collect::<Vec<_>>())
-    };
-    let (missing, damaged) = (found(&report.missing), found(&report.damaged));
+    let bad = Bad::of(&report);
+    let not_copied: Vec<_> = blobs.damaged.iter().map(|d1| hex(d1)).collect();
     let object = serde_json::json!({
         "blobs_copied": blobs.blobs, "bytes_copied": blobs.bytes, "blobs_there": blobs.there,
-        "blobs_not_copied": names(&blobs.damaged), "variants": report.variants,
-        "segments": report.segments, "counts_mended": report.counts_mended, "missing": missing,
-        "damaged": damaged, "registry_rows": migrated.registry,
+        "blobs_not_copied": not_copied, "variants": report.variants,
+        "segments": report.segments, "counts_mended": report.counts_mended, "missing": bad.missing,
+        "damaged": bad.damaged, "registry_rows": migrated.registry,
     });
     print(json, object, || {
         let mut text = format!(
@@ -77,15 +75,7 @@ pub fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
                 "\n{rows} rows of the third party's registry copied and compared"
             ));
         }
-        let bad = [("missing", &missing), ("damaged", &damaged)];
-        for (what, d1) in bad
-            .iter()
-            .flat_map(|(what, list)| list.iter().map(move |d1| (what, d1)))
-        {
-            text.push_str(&format!("\n{what}: {d1}"));
-        }
-        text
+        text + &bad.lines()
     });
-    let whole = report.bad == 0;
-    Ok(ExitCode::from(if whole { 0 } else { common::NOT_VERIFIED }))
+    Ok(bad.exit_code())
 }

@@ -35,19 +35,14 @@ pub fn run(args: &Args, json: bool) -> Result<ExitCode, Failure> {
             scrubbed.map_err(|e| Failure::new(e.to_string()))?
         }
     };
-    let hex = |list: &[protocol::B32]| {
-        list.iter()
-            .map(|d1| gstcamvault::protocol::hex(&d1[..]))
-            .collect::<Vec<_>>()
-    };
-    let (missing, damaged) = (hex(&report.missing), hex(&report.damaged));
+    let bad = Bad::of(&report);
     let object = serde_json::json!({
         "variants": report.variants, "segments": report.segments,
         "orphans_removed": report.orphans_removed, "leftovers_removed": report.leftovers_removed,
-        "counts_mended": report.counts_mended, "bad": report.bad, "missing": missing, "damaged": damaged,
+        "counts_mended": report.counts_mended, "bad": report.bad, "missing": bad.missing, "damaged": bad.damaged,
     });
     print(json, object, || {
-        let mut text = format!(
+        let text = format!(
             "{} variants, {} segments; {} orphans and {} leftovers removed, {} counts mended",
             report.variants,
             report.segments,
@@ -55,20 +50,45 @@ pub fn run(args: &Args, json: bool) -> Result<ExitCode, Failure> {
             report.leftovers_removed,
             report.counts_mended
         );
-        missing
-            .iter()
-            .for_each(|d1| text.push_str(&format!("\nmissing: {d1}")));
-        damaged
-            .iter()
-            .for_each(|d1| text.push_str(&format!("\ndamaged: {d1}")));
-        let named = (missing.len() + damaged.len()) as u64;
-        if report.bad > named {
-            text.push_str(&format!("\n… and {} more", report.bad - named));
-        }
-        text
+        text + &bad.lines()
     });
-    let whole = report.bad == 0;
-    Ok(ExitCode::from(if whole { 0 } else { common::NOT_VERIFIED }))
+    Ok(bad.exit_code())
+}
+
+/// The blobs that a scrub found bad.
+pub struct Bad {
+    pub missing: Vec<String>,
+    pub damaged: Vec<String>,
+    /// All of them: it names so many at most.
+    all: u64,
+}
+
+impl Bad {
+    pub fn of(report: &ScrubReport) -> Self {
+        let names = |list: &[protocol::B32]| list.iter().map(|d1| protocol::hex(&d1[..])).collect();
+        Self {
+            missing: names(&report.missing),
+            damaged: names(&report.damaged),
+            all: report.bad,
+        }
+    }
+
+    /// A line for each, each begun on a new one.
+    pub fn lines(&self) -> String {
+        let missing = self.missing.iter().map(|d1| format!("\nmissing: {d1}"));
+        let damaged = self.damaged.iter().map(|d1| format!("\ndamaged: {d1}"));
+        let mut lines: String = missing.chain(damaged).collect();
+        let named = (self.missing.len() + self.damaged.len()) as u64;
+        if self.all > named {
+            lines.push_str(&format!("\n… and {} more", self.all - named));
+        }
+        lines
+    }
+
+    pub fn exit_code(&self) -> ExitCode {
+        let whole = self.all == 0;
+        ExitCode::from(if whole { 0 } else { common::NOT_VERIFIED })
+    }
 }
 
 fn online(args: &Args, json: bool) -> Result<ScrubReport, Failure> {

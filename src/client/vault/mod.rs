@@ -2,7 +2,7 @@
 //! A vault as one identity uses it: every request of the protocol, signed.
 
 use super::http::{self, Payload, Server, Signer};
-use super::patience::{PATIENCE, patiently};
+use super::patience::while_busy;
 use super::{Error, hex};
 use crate::identity::{Identity, PublicId, RecordingId};
 use crate::ownership::PathKeys;
@@ -104,7 +104,7 @@ impl Operator {
 
     async fn ask(&self, method: Method, path: &str) -> Result<Bytes, Error> {
         let ask = || self.ask_once(method.clone(), path);
-        patiently(PATIENCE, Error::is_busy, ask).await
+        while_busy(ask).await
     }
 
     async fn ask_once(&self, method: Method, path: &str) -> Result<Bytes, Error> {
@@ -228,9 +228,7 @@ impl Vault {
 
     /// Finds out whether the vault can be used, now: one that is away is not waited for.
     pub async fn reach(&self) -> Result<(), Error> {
-        patiently(PATIENCE, Error::is_busy, || self.path_keys())
-            .await
-            .map(drop)
+        while_busy(|| self.path_keys()).await.map(drop)
     }
 
     /// Makes the identity known to the vault; again is harmless.
@@ -241,7 +239,7 @@ impl Vault {
         };
         let message = encode(&enroll);
         let ask = || self.ask(Method::POST, "/v1/enroll", true, message.clone());
-        let enrolled = patiently(PATIENCE, Error::is_busy, ask).await?;
+        let enrolled = while_busy(ask).await?;
         self.take_path_keys("/v1/enroll", &enrolled)
     }
 
@@ -415,7 +413,7 @@ impl Vault {
     /// For how long the identity's footage is kept.
     pub async fn retention(&self) -> Result<RetentionInfo, Error> {
         let ask = || self.ask(Method::GET, "/v1/retention", true, Vec::new());
-        patiently(PATIENCE, Error::is_busy, ask).await
+        while_busy(ask).await
     }
 
     /// Sets that.
@@ -427,7 +425,7 @@ impl Vault {
     /// The vault's totals.
     pub async fn stats(&self) -> Result<Stats, Error> {
         let ask = || self.ask(Method::GET, "/v1/stats", false, Vec::new());
-        patiently(PATIENCE, Error::is_busy, ask).await
+        while_busy(ask).await
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -481,7 +479,7 @@ impl Vault {
         let payload = Payload::Message(message.into());
         let server = &self.0.metadata;
         let send = || self.send(server, method.clone(), path, &payload);
-        patiently(PATIENCE, Error::is_busy, send).await.map(drop)
+        while_busy(send).await.map(drop)
     }
 
     /// A deletion. A busy server's database may have done it all the same: what is not there when
@@ -503,7 +501,7 @@ impl Vault {
                 }
             }
         };
-        patiently(PATIENCE, Error::is_busy, send).await
+        while_busy(send).await
     }
 
     fn wrong(&self, path: &str, reason: &str) -> Error {

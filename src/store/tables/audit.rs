@@ -190,7 +190,7 @@ impl Walk {
             .await?;
         self.more = page.len() == PAGE;
         if let Some((last, _)) = page.last() {
-            self.next = [last.as_slice(), &[0]].concat();
+            self.next = tx::following(last);
         }
         Ok(Some(page))
     }

@@ -2,7 +2,7 @@
 //! Variants: offering, joining, adding, leaving.
 
 use super::owners::charge;
-use super::tx::{behind, signed};
+use super::tx::{behind, following, signed};
 use super::{Space, Tx, members, parse, recordings, trash};
 use crate::ownership::{Leaf, Tree};
 use crate::protocol::{ChunkRef, MAX_VARIANTS, Outcome, Variant};
@@ -333,7 +333,7 @@ pub fn open(
 
 /// See [`Metadata::variants`](crate::store::Metadata::variants).
 pub fn places(tx: &Tx<'_>, after: Option<(Hash, Hash)>, max: usize) -> Result<Vec<Place>, Error> {
-    let from = after.map_or_else(Vec::new, |(tag, d1)| [key(&tag, &d1), vec![0]].concat());
+    let from = after.map_or_else(Vec::new, |(tag, d1)| following(&key(&tag, &d1)));
     let mut found = Vec::new();
     for (key, value) in tx.walk(Space::Variants, &from, &behind(&[]), max)? {
         let (tag, d1) = split(&key)?;

@@ -4,7 +4,7 @@
 //!
 //! Once in rows, a group stays there until its last member leaves.
 
-use super::tx::Tx;
+use super::tx::{Tx, following};
 use super::{Space, chunks};
 use crate::ownership::{self, Leaf};
 use crate::store::record::{Group, Member};
@@ -48,8 +48,8 @@ pub fn near(
         Group::Here(members) => Ok(members.keys().copied().collect()),
         Group::Rows(_) => {
             let leaves = ownership::near(reader);
-            let (from, last) = (row(variant, *leaves.start()), row(variant, *leaves.end()));
-            let to = [last.as_slice(), &[0]].concat();
+            let from = row(variant, *leaves.start());
+            let to = following(&row(variant, *leaves.end()));
             let rows = tx.walk(Space::Members, &from, &to, usize::MAX)?;
             rows.iter().map(|(row, _)| leaf_of(row)).collect()
         }

@@ -2,7 +2,7 @@
 //! Recordings, their segments, and who else may read them.
 
 use super::owners;
-use super::tx::{behind, signed};
+use super::tx::{behind, following, signed};
 use super::{Space, Tx, chunks, parse};
 use crate::identity::RecordingId;
 use crate::ownership::{Leaf, Tree};
@@ -149,8 +149,8 @@ pub fn list(
     let inbox = [b"i", reader.as_slice()].concat();
     let (own_from, inbox_from) = match after {
         None => (own.clone(), inbox.clone()),
-        Some(Listed::Own(id)) => (next(record_key(owner, &id)), inbox.clone()),
-        Some(Listed::Shared(leaf, id)) => (behind(&own), next(inbox_key(reader, leaf, &id))),
+        Some(Listed::Own(id)) => (following(&record_key(owner, &id)), inbox.clone()),
+        Some(Listed::Shared(leaf, id)) => (behind(&own), following(&inbox_key(reader, leaf, &id))),
     };
     let mut page = Page::default();
     for (key, value) in tx.walk(Space::Records, &own_from, &behind(&own), MAX_LISTED + 1)? {
@@ -166,7 +166,7 @@ pub fn list(
         let found = tx.walk(Space::Records, &from, &behind(&inbox), wanted)?;
         let are_all = found.len() < wanted;
         for (key, _) in found {
-            from = next(key.clone());
+            from = following(&key);
             let id = id_of(&key)?;
             let (_, leaf) = key[..key.len() - id.len()]
                 .split_last_chunk::<4>()
@@ -193,12 +193,6 @@ const WRONG_KEY: Error = Error::Corrupt("recording key");
 
 fn id_of(key: &[u8]) -> Result<&RecordingId, Error> {
     key.last_chunk::<16>().ok_or(WRONG_KEY)
-}
-
-/// The first key behind this one.
-fn next(mut key: Vec<u8>) -> Vec<u8> {
-    key.push(0);
-    key
 }
 
 /// A part of a list of recordings.
