@@ -100,6 +100,14 @@ fn every_kind_of_stream_comes_back_bit_for_bit() {
 }
 
 #[test]
+fn a_track_of_which_nothing_came_is_none() {
+    let place = Place::new();
+    let put = record(&place, &["fakesrc num-buffers=0", SOUND], "");
+    assert!(put[0].is_empty());
+    assert_eq!(play(&place, ""), (put[1..].to_vec(), None));
+}
+
+#[test]
 fn two_tracks_a_window_and_players() {
     let place = Place::new();
     let put = record(

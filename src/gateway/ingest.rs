@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long what was taken may take to reach the vault after a stream has failed.
+/// How long what was taken may take to reach the vault after a stream has failed or is to stop.
 const LAST_WORDS: Duration = Duration::from_secs(30);
 
 /// Takes connections until the process ends.
@@ -136,20 +136,23 @@ fn count(
     }
 }
 
-/// Runs to the end of the stream. After an error what was taken before still reaches the vault.
+/// Runs to the end of the stream. After an error, and when it is to stop, what has come still reaches
+/// the vault.
 fn run(inner: &Inner, pipeline: &Running, live: &Live<'_>) -> Result<(), String> {
     let bus = pipeline.0.bus().ok_or("the pipeline has no bus")?;
     let started = pipeline.0.set_state(gst::State::Playing);
-    let mut failure: Option<(String, Instant)> = None;
+    let mut ending: Option<(Result<(), String>, Instant)> = None;
     loop {
-        if live.stop.load(Ordering::Relaxed) {
-            return Ok(());
+        let stops = live.stop.load(Ordering::Relaxed);
+        if stops && ending.is_none() {
+            pipeline.0.send_event(gst::event::Eos::new());
+            ending = Some((Ok(()), Instant::now()));
         }
         let message = bus.timed_pop(gst::ClockTime::from_mseconds(200));
-        if let Some((why, since)) = &failure
+        if let Some((_, since)) = &ending
             && since.elapsed() > LAST_WORDS
         {
-            return Err(why.clone());
+            return Err("what was taken last did not reach the vault in time".into());
         }
         let Some(message) = message else {
             if started.is_err() {
@@ -159,7 +162,7 @@ fn run(inner: &Inner, pipeline: &Running, live: &Live<'_>) -> Result<(), String>
         };
         match message.view() {
             gst::MessageView::Eos(_) => {
-                return failure.map_or(Ok(()), |(why, _)| Err(why));
+                return ending.map_or(Ok(()), |(result, _)| result);
             }
             gst::MessageView::Error(e) => {
                 let why = e.error().to_string();
@@ -167,9 +170,7 @@ fn run(inner: &Inner, pipeline: &Running, live: &Live<'_>) -> Result<(), String>
                 if of_vault || started.is_err() {
                     return Err(why);
                 }
-                if failure.is_none() {
-                    failure = Some((why, Instant::now()));
-                }
+                ending.get_or_insert_with(|| (Err(why), Instant::now()));
             }
             gst::MessageView::Warning(w) => {
                 tracing::warn!(warning = %w.error(), "a sealed stream");

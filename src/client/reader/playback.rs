@@ -376,7 +376,10 @@ impl Start {
     /// All tracks of the recording as they begin here.
     async fn tracks(&self, reader: &Reader) -> Result<Vec<TrackStart>, Error> {
         let mut tracks = BTreeMap::new();
-        for (id, caps) in (0..).zip(&reader.summary().tracks) {
+        let summary = reader.summary();
+        // A number without caps is no track: nothing was recorded under it.
+        let known = (0..).zip(&summary.tracks);
+        for (id, caps) in known.filter(|(_, caps)| !caps.is_empty()) {
             let track = TrackStart {
                 id,
                 caps: caps.as_str().into(),

@@ -30,8 +30,8 @@ pub(super) struct Link {
     until: Option<Instant>,
     /// Nothing has worked since.
     since: Option<Instant>,
-    /// The last failure that was not of a busy server.
-    failed: Option<Instant>,
+    /// When it last gave no answer.
+    silent: Option<Instant>,
     outage: Option<Outage>,
 }
 
@@ -71,8 +71,8 @@ impl Link {
     /// and of a server that is only busy after a while.
     pub fn failed(&mut self, kind: Kind, error: &Error, now: Instant) -> bool {
         self.pause(now, error.retry_after());
-        if !error.is_busy() {
-            self.failed = Some(now);
+        if !matches!(error, Error::Refused { .. }) {
+            self.silent = Some(now);
         }
         self.since.get_or_insert(now);
         let outage = self.outage.get_or_insert_with(|| Outage {
@@ -106,9 +106,10 @@ impl Link {
         self.until = self.until.map(|until| until.min(Instant::now()));
     }
 
-    /// Whether it is down, and was found so after a moment by more than a busy server.
-    pub fn still_down_after(&self, moment: Instant) -> bool {
-        self.since.is_some() && self.failed.is_some_and(|failed| failed >= moment)
+    /// Whether it is down, and has been away since a moment: gave no answer, where one that is busy,
+    /// full or without its storage says so.
+    pub fn away_since(&self, moment: Instant) -> bool {
+        self.since.is_some() && self.silent.is_some_and(|silent| silent >= moment)
     }
 
     /// When to try again.
@@ -122,14 +123,18 @@ mod tests {
     use super::*;
     use crate::protocol::Code;
 
-    fn busy() -> Error {
+    fn refused(code: Code, retry_after: Option<Duration>) -> Error {
         Error::Refused {
             vault: "it".into(),
             what: "PUT /v1/blobs".into(),
-            code: Code::Busy,
-            message: "too many requests at once".into(),
-            retry_after: Some(Duration::from_secs(1)),
+            code,
+            message: "not now".into(),
+            retry_after,
         }
+    }
+
+    fn busy() -> Error {
+        refused(Code::Busy, Some(Duration::from_secs(1)))
     }
 
     fn away() -> Error {
@@ -153,7 +158,7 @@ mod tests {
             now += Duration::from_millis(10);
         }
         assert_eq!(told, 1);
-        assert!(!link.still_down_after(start), "it is there");
+        assert!(!link.away_since(start), "it is there");
         assert!((4..=9).contains(&tries), "{tries}");
         assert!(link.works(Kind::Store), "the end is told");
         assert!(!link.works(Kind::Store), "once");
@@ -175,13 +180,22 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_fails_is_told_at_once_and_is_there() {
+        for code in [Code::Internal, Code::Full] {
+            let (mut link, now) = (Link::default(), Instant::now());
+            assert!(link.failed(Kind::Store, &refused(code, None), now));
+            assert!(link.down_since().is_some() && !link.away_since(now));
+        }
+    }
+
+    #[test]
     fn of_a_server_that_is_away_is_told_at_once() {
         let (mut link, now) = (Link::default(), Instant::now());
         assert!(link.failed(Kind::Store, &away(), now));
         assert!(!link.failed(Kind::Store, &away(), now));
         assert!(!link.failed(Kind::Ask, &away(), now));
         assert_eq!(link.down_since(), Some(now));
-        assert!(link.still_down_after(now));
+        assert!(link.away_since(now));
         // An answer lets others try, and says nothing of what failed.
         assert!(!link.works(Kind::Ask));
         assert_eq!(link.down_since(), None);

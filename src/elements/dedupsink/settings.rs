@@ -200,7 +200,7 @@ pub(super) fn properties() -> &'static [glib::ParamSpec] {
                     .build(),
                 glib::ParamSpecUInt64::builder("eos-timeout")
                     .nick("End-of-stream timeout")
-                    .blurb("How long the end of the stream, without spool-dir, waits for a vault that cannot be reached before it becomes an error, and with spool-dir for one that is only busy before the rest stays in the spool, in nanoseconds (0 = not at all)")
+                    .blurb("How long the end of the stream, without spool-dir, waits for a vault that cannot be reached before it becomes an error, and with spool-dir for one that answers but is busy, full or failing before the rest stays in the spool, in nanoseconds (0 = not at all)")
                     .default_value(DEFAULT_EOS_TIMEOUT)
                     .mutable_ready()
                     .build(),

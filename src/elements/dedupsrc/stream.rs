@@ -358,8 +358,10 @@ impl Track {
     }
 }
 
+/// Only fixed caps say what comes; GStreamer answers others with a critical warning.
 fn caps_of(text: &str) -> Result<gst::Caps, Stop> {
-    gst::Caps::from_str(text).map_err(|_| {
+    let caps = gst::Caps::from_str(text).ok();
+    caps.filter(|caps| caps.is_fixed()).ok_or_else(|| {
         Stop::Error(gst::error_msg!(
             gst::StreamError::Format,
             ("recorded caps cannot be read: {text}")

@@ -290,8 +290,9 @@ impl Worker {
         let patience = self.shared.queue().finish_timeout;
         let down = self.link.down_since().map(|down| down.max(began));
         let tired = down.is_some_and(|down| now >= down + patience);
-        // For a server that is only busy it waits as long as without a spool.
-        if done && !unread || spooled && (self.link.still_down_after(began) || tired) {
+        // For a server that answers, though it is busy, full or failing, it waits as long as without
+        // a spool.
+        if done && !unread || spooled && (self.link.away_since(began) || tired) {
             return Some(Ok(()));
         }
         let error = self.shared.stats().last_error.clone();
