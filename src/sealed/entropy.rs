@@ -378,10 +378,63 @@ impl Default for Step {
 
 const SHORT: Error = Error::Rest("it ends too early");
 
+/// What a [`Decoder`] looks up. Pictures that follow each other choose much the same tables, so it
+/// is kept from one to the next.
+pub(super) struct Tables {
+    choices: [u8; CONTEXTS],
+    /// Per context and slot: token, frequency << 8, distance from the token's first slot << 20.
+    slots: Vec<u32>,
+}
+
+/// Nothing is chosen, and there is no memory for it yet.
+impl Default for Tables {
+    fn default() -> Self {
+        Self {
+            choices: [UNUSED; CONTEXTS],
+            slots: Vec::new(),
+        }
+    }
+}
+
+impl Tables {
+    fn choose(&mut self, choices: &[u8]) -> Result<(), Error> {
+        if self.slots.is_empty() {
+            self.slots.resize(CONTEXTS * SLOTS, 0);
+            for (distance, slot) in (0..).zip(&mut self.slots[usize::from(HOLE) * SLOTS..]) {
+                *slot = (SLOTS as u32) << 8 | distance << 20;
+            }
+        }
+        if choices.get(usize::from(HOLE)) != Some(&UNUSED) {
+            return Err(Error::Rest("a table for nothing"));
+        }
+        let slots = self.slots.chunks_exact_mut(SLOTS);
+        for ((chosen, &choice), slots) in self.choices.iter_mut().zip(choices).zip(slots) {
+            if *chosen == choice {
+                continue;
+            }
+            if choice == UNUSED {
+                slots.fill(0);
+            } else {
+                let table = PRESETS.get(usize::from(choice));
+                let table = table.ok_or(Error::Rest("an unknown table"))?;
+                let mut slots = slots.iter_mut();
+                for (token, &frequency) in table.iter().enumerate() {
+                    for distance in 0..u32::from(frequency) {
+                        if let Some(slot) = slots.next() {
+                            *slot = token as u32 | u32::from(frequency) << 8 | distance << 20;
+                        }
+                    }
+                }
+            }
+            *chosen = choice;
+        }
+        Ok(())
+    }
+}
+
 /// Reads what [`Encoder`] wrote, in the same order.
 pub(super) struct Decoder<'a> {
-    /// Per context and slot: token, frequency << 8, distance from the token's first slot << 20.
-    tables: Vec<u32>,
+    tables: Tables,
     states: [u32; LANES],
     words: Vec<u16>,
     next: usize,
@@ -391,7 +444,7 @@ pub(super) struct Decoder<'a> {
 }
 
 impl<'a> Decoder<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Result<Self, Error> {
+    pub(super) fn new(bytes: &'a [u8], mut tables: Tables) -> Result<Self, Error> {
         let (choices, bytes) = bytes.split_at_checked(CONTEXTS).ok_or(SHORT)?;
         let (count, bytes) = bytes.split_first_chunk::<4>().ok_or(SHORT)?;
         let (start, bytes) = bytes.split_at_checked(4 * LANES).ok_or(SHORT)?;
@@ -399,28 +452,7 @@ impl<'a> Decoder<'a> {
         let (words, raw) = length
             .and_then(|length| bytes.split_at_checked(length))
             .ok_or(SHORT)?;
-        let mut tables = vec![0; CONTEXTS * SLOTS];
-        if choices[usize::from(HOLE)] != UNUSED {
-            return Err(Error::Rest("a table for nothing"));
-        }
-        for (distance, slot) in (0..).zip(&mut tables[usize::from(HOLE) * SLOTS..]) {
-            *slot = (SLOTS as u32) << 8 | distance << 20;
-        }
-        for (&choice, slots) in choices.iter().zip(tables.chunks_exact_mut(SLOTS)) {
-            if choice == UNUSED {
-                continue;
-            }
-            let table = PRESETS.get(usize::from(choice));
-            let table = table.ok_or(Error::Rest("an unknown table"))?;
-            let mut slots = slots.iter_mut();
-            for (token, &frequency) in table.iter().enumerate() {
-                for distance in 0..u32::from(frequency) {
-                    if let Some(slot) = slots.next() {
-                        *slot = token as u32 | u32::from(frequency) << 8 | distance << 20;
-                    }
-                }
-            }
-        }
+        tables.choose(choices)?;
         let word = |pair: &[u8]| u16::from_le_bytes([pair[0], pair[1]]);
         let mut states = [0; LANES];
         for (state, bytes) in states.iter_mut().zip(start.chunks_exact(4)) {
@@ -454,7 +486,7 @@ impl<'a> Decoder<'a> {
             .and_then(|words| words.first_chunk())
             .ok_or(SHORT)?;
         let tables: &[u32; CONTEXTS * SLOTS] =
-            self.tables.as_slice().try_into().map_err(|_| SHORT)?;
+            self.tables.slots.as_slice().try_into().map_err(|_| SHORT)?;
         let mut numbers = [0; LANES];
         let mut taken = 0;
         #[cfg(target_arch = "x86_64")]
@@ -518,13 +550,13 @@ impl<'a> Decoder<'a> {
         Ok(bits as u16)
     }
 
-    /// Whether everything was read, and nothing else.
-    pub(super) fn finish(self) -> Result<(), Error> {
+    /// Whether everything was read, and nothing else. Gives back its tables, for the next one.
+    pub(super) fn finish(self) -> Result<Tables, Error> {
         let all = self.next + LANES == self.words.len()
             && self.raw.is_empty()
             && self.states.iter().all(|&state| state == LEAST);
         match all {
-            true => Ok(()),
+            true => Ok(self.tables),
             false => Err(Error::Rest("its numbers do not add up")),
         }
     }
@@ -611,7 +643,7 @@ mod tests {
         }
         let mut bytes = Vec::new();
         encoder.finish(&mut bytes);
-        let mut decoder = Decoder::new(&bytes).unwrap();
+        let mut decoder = Decoder::new(&bytes, Tables::default()).unwrap();
         for (contexts, numbers, count) in sent {
             let found = decoder.vector::<false>(&contexts, count).unwrap();
             assert_eq!(found[..count], numbers[..count]);

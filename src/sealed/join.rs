@@ -2,10 +2,10 @@
 //! The cloud's side: rest and candidates to pictures. All bytes are welcome: what is no rest is an
 //! error, and work and memory are bounded by the geometry.
 
-use super::entropy::{Decoder, unfold};
+use super::entropy::{Decoder, Tables, unfold};
 use super::model::{
     self, Carriers, EDGE, EXTENT, FAR, FLAG, FORM, IS_EXACT, IS_WIDE, Known, MEAN, MEANS, Order,
-    Past, Quantiser, SAME, WHOLE,
+    Past, Quantiser, SAME, SMOOTH, Surface, WHOLE,
 };
 use super::picture::Tiles;
 use super::transform::{Group, LANES, ZERO};
@@ -43,6 +43,7 @@ pub struct Joiner {
     carriers: Carriers,
     order: [Order; 2],
     quantiser: Quantiser,
+    tables: Tables,
     state: State,
     picture: Picture,
     past: Past,
@@ -52,6 +53,8 @@ pub struct Joiner {
     sorted: Vec<u32>,
     /// … and their coefficients in that order, those of candidates being predictions.
     groups: Vec<Group>,
+    /// Of the blocks of the plane that is being read.
+    surfaces: Vec<Surface>,
 }
 
 /// Says nothing of samples.
@@ -73,12 +76,14 @@ impl Joiner {
             carriers: Carriers::new(settings, geometry),
             order: model::orders(settings),
             quantiser: Quantiser::new(0),
+            tables: Tables::default(),
             state: State::Nothing,
             picture: Picture::new(geometry),
             past: Past::new(geometry),
             blocks: Vec::new(),
             sorted: Vec::new(),
             groups: Vec::new(),
+            surfaces: Vec::new(),
         })
     }
 
@@ -128,7 +133,7 @@ impl Joiner {
     fn numbers(&mut self, whole: bool, bytes: &[u8], sent: &mut Sent) -> Result<(), Error> {
         let planes = self.geometry.planes();
         let tiles: Vec<Tiles> = (0..planes).map(|i| self.geometry.tiles(i)).collect();
-        let mut decoder = Decoder::new(bytes)?;
+        let mut decoder = Decoder::new(bytes, std::mem::take(&mut self.tables))?;
         if whole {
             self.past.forget();
         } else {
@@ -147,7 +152,8 @@ impl Joiner {
         for i in 0..planes {
             self.plane(i, &tiles[i], &changed[i], &mut decoder, sent)?;
         }
-        decoder.finish()
+        self.tables = decoder.finish()?;
+        Ok(())
     }
 
     fn plane(
@@ -195,14 +201,15 @@ impl Joiner {
         }
         let sorted = model::farthest_first(extents, blocks);
         let means = &self.past.means[plane];
+        model::surfaces(means, tiles, blocks, &mut self.surfaces);
         let each = self.each;
         if luma {
             sent.predictions = vec![0; blocks.len() * each];
         }
         let order = &self.order[usize::from(!luma)];
         for sorted in sorted.chunks(LANES) {
-            let these = model::pick(blocks, sorted);
-            let these = &these[..sorted.len()];
+            let mut these = [0; LANES];
+            let these = model::pick(blocks, sorted, &mut these);
             let known = Known::of(plane, tiles, these, &self.past, &self.carriers);
             let mut group = ZERO;
             let now = simd::decode(decoder, &mut group, order, known)?;
@@ -221,9 +228,11 @@ impl Joiner {
             for ((mean, &block), &i) in group[0].0.iter_mut().zip(these).zip(sorted) {
                 *mean = means[block as usize].wrapping_add(exact[i as usize].unwrap_or(0));
             }
-            for (at, like) in model::smooth(means, tiles, these) {
-                for (value, like) in group[at].0.iter_mut().zip(like.0) {
-                    *value = value.wrapping_add(like);
+            for (lane, &i) in sorted.iter().enumerate() {
+                let (surface, own) = (&self.surfaces[i as usize / LANES], i as usize % LANES);
+                for (at, like) in SMOOTH.into_iter().zip(surface) {
+                    let value = &mut group[at].0[lane];
+                    *value = value.wrapping_add(like.0[own]);
                 }
             }
             if luma {
@@ -298,8 +307,8 @@ impl Joiner {
         }
         let tiles = self.geometry.tiles(0);
         for (group, sorted) in self.groups.iter_mut().zip(self.sorted.chunks(LANES)) {
-            let these = model::pick(&self.blocks, sorted);
-            let these = &these[..sorted.len()];
+            let mut these = [0; LANES];
+            let these = model::pick(&self.blocks, sorted, &mut these);
             for (lane, (&i, &block)) in sorted.iter().zip(these).enumerate() {
                 let values = &values[i as usize * each..];
                 for (at, value) in self.carriers.of(block).zip(values) {

@@ -4,7 +4,7 @@
 use super::entropy::{Contexts, Decoder, Encoder, HOLE, Vector, fold, unfold};
 use super::picture::Tiles;
 use super::transform::{self, Group, LANES, Lanes, Numbers};
-use super::{Error, Geometry};
+use super::{Error, Geometry, simd};
 use crate::watermark::{Class, Settings};
 
 /// Contexts of coefficients: by the block above, by this one, by neighbours; for the first one.
@@ -104,21 +104,33 @@ pub(super) fn orders(settings: &Settings) -> [Order; 2] {
     [Order::new(always), Order::new(&[])]
 }
 
-/// The numbers of blocks, from those that reach farthest to those that do not reach at all.
+/// The numbers of blocks, from those that reach farthest to those that do not reach at all; equal
+/// ones in their order.
 pub(super) fn farthest_first(extents: &[u8], blocks: &[u32]) -> Vec<u32> {
-    let mut numbers: Vec<u32> = (0..blocks.len() as u32).collect();
-    let extent = |&i: &u32| extents[blocks[i as usize] as usize];
-    numbers.sort_by_key(|i| std::cmp::Reverse(extent(i)));
+    let nearness = |block: &u32| usize::from(FAR - extents[*block as usize].min(FAR));
+    let mut next = [0; EXTENTS.len() + 1];
+    for block in blocks {
+        next[nearness(block) + 1] += 1;
+    }
+    for i in 1..next.len() {
+        next[i] += next[i - 1];
+    }
+    let mut numbers = vec![0; blocks.len()];
+    for (i, block) in (0..).zip(blocks) {
+        let next = &mut next[nearness(block)];
+        numbers[*next] = i;
+        *next += 1;
+    }
     numbers
 }
 
-/// Sixteen blocks, given their numbers.
-pub(super) fn pick(blocks: &[u32], numbers: &[u32]) -> [u32; LANES] {
-    let mut picked = [0; LANES];
+/// Up to sixteen blocks, given their numbers.
+#[inline(always)]
+pub(super) fn pick<'a>(blocks: &[u32], numbers: &[u32], picked: &'a mut [u32; LANES]) -> &'a [u32] {
     for (picked, &i) in picked.iter_mut().zip(numbers) {
         *picked = blocks[i as usize];
     }
-    picked
+    &picked[..numbers.len()]
 }
 
 /// How far sixteen blocks reach.
@@ -498,16 +510,53 @@ pub(super) fn uneven(means: &[i16], tiles: &Tiles, block: usize) -> u8 {
     [8, 32, 128].partition_point(|&step| step <= spread) as u8
 }
 
-/// What the five lowest frequencies of sixteen blocks are like, from the means of each and its eight
-/// neighbours: the smooth surface through them (ITU-T T.81 Annex K.8). Each is within ±512.
-pub(super) fn smooth(means: &[i16], tiles: &Tiles, blocks: &[u32]) -> [(usize, Lanes); 5] {
-    let mut smooth = [1, 8, 9, 2, 16].map(|at| (at, Lanes([0; LANES])));
+/// What the lowest frequencies of sixteen blocks are like.
+pub(super) type Surface = [Lanes; SMOOTH.len()];
+/// Which these are.
+pub(super) const SMOOTH: [usize; 5] = [1, 8, 9, 2, 16];
+
+/// What the five lowest frequencies of a plane's blocks are like, sixteen by sixteen.
+pub(super) fn surfaces(means: &[i16], tiles: &Tiles, blocks: &[u32], out: &mut Vec<Surface>) {
+    out.clear();
+    let groups = blocks.chunks(LANES);
+    out.extend(groups.map(|blocks| simd::smooth(&around(means, tiles, blocks))));
+}
+
+/// The means of sixteen blocks and their eight neighbours, row by row; at the border those of the
+/// nearest block.
+fn around(means: &[i16], tiles: &Tiles, blocks: &[u32]) -> [Lanes; 9] {
+    let mut around = [Lanes([0; LANES]); 9];
     let (columns, rows) = (tiles.columns, tiles.rows);
+    let Some(&first) = blocks.first() else {
+        return around;
+    };
+    let (x, y) = tiles.place(first as usize);
+    let row = blocks.len() == LANES && blocks[LANES - 1] - first == LANES as u32 - 1;
+    if row && x > 0 && y > 0 && x + LANES < columns && y + 1 < rows {
+        for (i, around) in around.iter_mut().enumerate() {
+            let at = (y + i / 3 - 1) * columns + x + i % 3 - 1;
+            around.0.copy_from_slice(&means[at..at + LANES]);
+        }
+        return around;
+    }
     for (lane, &block) in blocks.iter().enumerate().take(LANES) {
         let (x, y) = tiles.place(block as usize);
         let xs = [x.saturating_sub(1), x, (x + 1).min(columns - 1)];
         let ys = [y.saturating_sub(1), y, (y + 1).min(rows - 1)];
-        let at = |i: usize, j: usize| i32::from(means[ys[i] * columns + xs[j]]);
+        for (i, around) in around.iter_mut().enumerate() {
+            around.0[lane] = means[ys[i / 3] * columns + xs[i % 3]];
+        }
+    }
+    around
+}
+
+/// The smooth surface through the means of blocks and their neighbours (ITU-T T.81 Annex K.8): each
+/// of its frequencies is within ±512.
+#[inline(always)]
+pub(super) fn smooth(means: &[Lanes; 9]) -> Surface {
+    let mut surface = [Lanes([0; LANES]); SMOOTH.len()];
+    for lane in 0..LANES {
+        let at = |i: usize, j: usize| i32::from(means[3 * i + j].0[lane]);
         let sums = [
             36 * (at(1, 0) - at(1, 2)),
             36 * (at(0, 1) - at(2, 1)),
@@ -515,11 +564,11 @@ pub(super) fn smooth(means: &[i16], tiles: &Tiles, blocks: &[u32]) -> [(usize, L
             9 * (at(1, 0) + at(1, 2) - 2 * at(1, 1)),
             9 * (at(0, 1) + at(2, 1) - 2 * at(1, 1)),
         ];
-        for ((_, like), sum) in smooth.iter_mut().zip(sums) {
+        for (like, sum) in surface.iter_mut().zip(sums) {
             like.0[lane] = ((sum + 128) >> 8).clamp(-512, 512) as i16;
         }
     }
-    smooth
+    surface
 }
 
 /// Which coefficients of luma's blocks are candidates.

@@ -4,7 +4,7 @@
 
 use super::Error;
 use super::entropy::{self, Contexts, Decoder, Encoder, Step, Vector};
-use super::model::{self, Activity, Extents, Known, Order, Quantiser};
+use super::model::{self, Activity, Extents, Known, Order, Quantiser, Surface};
 use super::picture::{self, Tiles};
 use super::transform::{self, Group, LANES, Lanes, Numbers};
 
@@ -60,6 +60,10 @@ fastest!(
     ) -> Activity
 );
 fastest!(
+    /// The smooth surface through means.
+    model::smooth(means: &[Lanes; 9]) -> Surface
+);
+fastest!(
     /// How far coefficients reach.
     model::extents(group: &Group) -> Extents
 );
@@ -75,6 +79,27 @@ fastest!(
     /// Which blocks differ by more than is allowed.
     model::differ(a: &Group, b: &Group, loss: i16) -> u16
 );
+/// The bytes of two vectors in turn. Compilers see an instruction in that only without AVX2.
+#[inline(always)]
+pub(super) fn interleave(a: [u8; LANES], b: [u8; LANES]) -> [[u8; LANES]; 2] {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{__m128i, _mm_unpackhi_epi8, _mm_unpacklo_epi8};
+        use std::mem::transmute;
+        // SAFETY: all are sixteen bytes of any value, and SSE2 belongs to the architecture.
+        unsafe {
+            let [a, b] = [a, b].map(|bytes| transmute::<[u8; LANES], __m128i>(bytes));
+            [_mm_unpacklo_epi8(a, b), _mm_unpackhi_epi8(a, b)]
+                .map(|bytes| transmute::<__m128i, [u8; LANES]>(bytes))
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let both = |first| std::array::from_fn(|i| [a, b][i % 2][first + i / 2]);
+        [both(0), both(LANES / 2)]
+    }
+}
+
 /// Reads a group's coefficients.
 pub(super) fn decode(
     decoder: &mut Decoder,

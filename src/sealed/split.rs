@@ -4,7 +4,7 @@
 use super::entropy::{Encoder, fold};
 use super::model::{
     self, Carriers, EDGE, EXTENT, FLAG, FORM, IS_EXACT, IS_WIDE, Known, MEAN, MEANS, NARROWS,
-    Order, Past, Quantiser, SAME, WHOLE,
+    Order, Past, Quantiser, SAME, SMOOTH, Surface, WHOLE,
 };
 use super::picture::Tiles;
 use super::transform::{Group, LANES, ZERO};
@@ -95,6 +95,7 @@ pub struct Splitter {
     encoder: Encoder,
     groups: Vec<Group>,
     numbers: Vec<Group>,
+    surfaces: Vec<Surface>,
 }
 
 /// Says nothing of marks and samples.
@@ -142,6 +143,7 @@ impl Splitter {
             encoder: Encoder::default(),
             groups: Vec::new(),
             numbers: Vec::new(),
+            surfaces: Vec::new(),
         };
         splitter.set_layout(layout)?;
         Ok(splitter)
@@ -311,7 +313,9 @@ impl Splitter {
             self.groups.push(group);
         }
         self.mean_numbers(plane, tiles, blocks);
-        let exact = self.quantise(plane, tiles, blocks);
+        let means = &self.past.means[plane];
+        model::surfaces(means, tiles, blocks, &mut self.surfaces);
+        let exact = self.quantise(plane, blocks);
         if let Some(sealed) = &mut self.sealed {
             let sealed = sealed.plane_mut(plane);
             for (group, blocks) in self.groups.iter().zip(blocks.chunks(LANES)) {
@@ -328,7 +332,7 @@ impl Splitter {
             }
         }
         if plane == 0 {
-            self.candidates(tiles, blocks, split);
+            self.candidates(blocks, split);
         }
         if plane == 0 || self.sealed.is_some() {
             self.flags(plane, blocks, &exact, &split.widths);
@@ -385,15 +389,16 @@ impl Splitter {
 
     /// Takes the groups to what is sent of them, and makes the numbers that say so. Returns the
     /// blocks that have to be exact, because they would leave 0..=255 otherwise.
-    fn quantise(&mut self, plane: usize, tiles: &Tiles, blocks: &[u32]) -> Vec<bool> {
+    fn quantise(&mut self, plane: usize, blocks: &[u32]) -> Vec<bool> {
         let means = &self.past.means[plane];
         let by = self.quantiser;
         let mut exact = Vec::with_capacity(blocks.len());
         self.numbers.clear();
-        for (blocks, group) in blocks.chunks(LANES).zip(&mut self.groups) {
+        let groups = self.groups.iter_mut().zip(&self.surfaces);
+        for (blocks, (group, surface)) in blocks.chunks(LANES).zip(groups) {
             let taken = self.carriers.taken(plane, blocks);
             let mut numbers = *group;
-            for (at, like) in model::smooth(means, tiles, blocks) {
+            for (at, like) in SMOOTH.into_iter().zip(surface) {
                 for i in 0..LANES {
                     numbers[at].0[i] -= like.0[i];
                 }
@@ -478,8 +483,8 @@ impl Splitter {
                     group.0[lane] = from.0[i as usize % LANES];
                 }
             }
-            let these = model::pick(blocks, sorted);
-            let these = &these[..sorted.len()];
+            let mut these = [0; LANES];
+            let these = model::pick(blocks, sorted, &mut these);
             let known = Known::of(plane, tiles, these, &self.past, &self.carriers);
             let now = simd::encode(&mut self.encoder, &group, order, known);
             for (&block, now) in these.iter().zip(now) {
@@ -489,19 +494,19 @@ impl Splitter {
     }
 
     /// Values, widths and deltas of all sent candidates, and the remainders.
-    fn candidates(&mut self, tiles: &Tiles, blocks: &[u32], split: &mut Split) {
+    fn candidates(&mut self, blocks: &[u32], split: &mut Split) {
         let each = self.settings.each();
         let total = blocks.len() * each;
         split.positions.reserve_exact(total);
         split.widths.reserve_exact(total);
         split.predictions.reserve_exact(total);
         split.values.reserve_exact(total);
-        for (blocks, group) in blocks.chunks(LANES).zip(&self.groups) {
-            let like = model::smooth(&self.past.means[0], tiles, blocks);
+        let groups = self.groups.iter().zip(&self.surfaces);
+        for (blocks, (group, surface)) in blocks.chunks(LANES).zip(groups) {
             for (lane, &block) in blocks.iter().enumerate() {
                 for (number, at) in self.carriers.of(block).enumerate() {
-                    let like = like.iter().find(|like| like.0 == at);
-                    let like = like.map_or(0, |(_, like)| like.0[lane]);
+                    let smooth = SMOOTH.iter().position(|&smooth| smooth == at);
+                    let like = smooth.map_or(0, |i| surface[i].0[lane]);
                     let value = group[at].0[lane].wrapping_sub(like);
                     split.positions.push(block * each as u32 + number as u32);
                     split.predictions.push(like);

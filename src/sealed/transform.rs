@@ -16,6 +16,7 @@
 //! - The few rotations that are left are three steps each (Daubechies and Sweldens 1998).
 
 use super::picture::Tiles;
+use super::simd;
 use crate::watermark::BLOCK;
 
 /// Blocks side by side.
@@ -411,12 +412,7 @@ type Bytes = [[u8; LANES]; BLOCK];
 fn shuffle(a: Bytes) -> Bytes {
     let mut b = a;
     for i in 0..4 {
-        for k in 0..8 {
-            b[2 * i][2 * k] = a[i][k];
-            b[2 * i][2 * k + 1] = a[i + 4][k];
-            b[2 * i + 1][2 * k] = a[i][k + 8];
-            b[2 * i + 1][2 * k + 1] = a[i + 4][k + 8];
-        }
+        [b[2 * i], b[2 * i + 1]] = simd::interleave(a[i], a[i + 4]);
     }
     b
 }
