@@ -159,14 +159,14 @@ fn of_a_vault_that_is_busy_a_recorder_tells_once() {
     record(0, 25);
     front.set_busy(false);
     record(25, 60);
-    assert!(front.refused() > 0);
+    assert!(front.count() > 0);
     assert!(events.none(offline) && events.none(online));
     // For longer: once, although other requests go through, and with pauses in between.
-    let before = front.refused();
+    let before = front.count();
     front.set_busy(true);
     record(60, 160);
     assert_eq!((events.count(offline), events.count(online)), (1, 0));
-    let refused = front.refused() - before;
+    let refused = front.count() - before;
     assert!((2..=15).contains(&refused), "{refused}");
     front.set_busy(false);
     recorder.finish().unwrap();
@@ -482,4 +482,23 @@ fn wrong_answers_are_tried_again() {
         "{retries:?}"
     );
     assert_eq!(vault.play(&owner).seconds(), (0..15).collect::<Vec<_>>());
+}
+
+/// The server commits what nobody waits for any more: the answer was lost, what was sent went to the
+/// spool, and comes from there as another segment of the same number.
+#[test]
+fn a_commit_that_arrives_late_is_not_made_twice() {
+    let vault = TestVault::start();
+    let owner = vault.enrolled();
+    let liar = Liar::late(&vault);
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = vault.config(&owner);
+    config.url.authority = liar.authority();
+    config.spool_dir = Some(dir.path().to_owned());
+    config.max_size_bytes = 40 * CHUNK as u64;
+    let (recorder, _) = open(config);
+    feed(&recorder, 0, 60);
+    recorder.finish().unwrap();
+    assert!(liar.count() >= 6);
+    assert_eq!(vault.play(&owner).seconds(), (0..60).collect::<Vec<_>>());
 }

@@ -5,6 +5,7 @@ use crate::common::TestVault;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use gstcamvault::client::recorder::{Config, Event, Push, Recorder, SegmentReport, StreamChunk};
 use gstcamvault::identity::Identity;
@@ -309,7 +310,7 @@ pub fn audio(n: u64) -> StreamChunk {
     }
 }
 
-/// Stands before a server and spoils some of its answers, or refuses uploads.
+/// Stands before a server and spoils some of its answers, refuses uploads, or is late.
 pub struct Liar {
     address: std::net::SocketAddr,
     behind: Arc<Behind>,
@@ -318,34 +319,51 @@ pub struct Liar {
 struct Behind {
     host: String,
     client: reqwest::Client,
-    requests: AtomicU32,
-    /// Whether it has no time for uploads, and how many it has refused; none: it spoils answers.
-    busy: Option<(AtomicBool, AtomicU32)>,
+    /// How many answers it could have spoilt, uploads it has refused, commits it has kept.
+    count: AtomicU32,
+    kind: Kind,
+}
+
+enum Kind {
+    Spoils,
+    /// Whether it has no time for uploads.
+    Busy(AtomicBool),
+    /// The commits that it keeps, by path.
+    Late(Mutex<HashMap<String, Late>>),
+}
+
+enum Late {
+    Kept(HeaderMap, bytes::Bytes),
+    Passed,
 }
 
 impl Liar {
     pub fn before(vault: &TestVault) -> Self {
-        Self::serve(vault, None)
+        Self::serve(vault, Kind::Spoils)
     }
 
     /// Says the truth, but has no time for uploads while [`Liar::set_busy`] says so.
     pub fn busy(vault: &TestVault) -> Self {
-        Self::serve(vault, Some(Default::default()))
+        Self::serve(vault, Kind::Busy(AtomicBool::new(false)))
     }
 
-    /// How many uploads were refused.
-    pub fn refused(&self) -> u32 {
-        let busy = self.behind.busy.as_ref();
-        busy.map_or(0, |(_, refused)| refused.load(Ordering::Relaxed))
+    /// Lets every segment's first commit arrive just before its second one.
+    pub fn late(vault: &TestVault) -> Self {
+        Self::serve(vault, Kind::Late(Mutex::default()))
+    }
+
+    /// How many uploads were refused, or commits kept.
+    pub fn count(&self) -> u32 {
+        self.behind.count.load(Ordering::Relaxed)
     }
 
     pub fn set_busy(&self, now: bool) {
-        if let Some((busy, _)) = &self.behind.busy {
+        if let Kind::Busy(busy) = &self.behind.kind {
             busy.store(now, Ordering::Relaxed);
         }
     }
 
-    fn serve(vault: &TestVault, busy: Option<(AtomicBool, AtomicU32)>) -> Self {
+    fn serve(vault: &TestVault, kind: Kind) -> Self {
         let behind = Arc::new(Behind {
             host: vault.authority(),
             client: reqwest::Client::builder()
@@ -353,8 +371,8 @@ impl Liar {
                 .tls_certs_only([])
                 .build()
                 .unwrap(),
-            requests: AtomicU32::new(0),
-            busy,
+            count: AtomicU32::new(0),
+            kind,
         });
         let app = Router::new().fallback(spoil).with_state(behind.clone());
         let address = vault.block(async {
@@ -375,31 +393,38 @@ async fn spoil(State(behind): State<Arc<Behind>>, request: Request) -> Response 
     let (parts, body) = request.into_parts();
     let body = to_bytes(body, usize::MAX).await.unwrap();
     let path = parts.uri.path_and_query().unwrap().as_str();
-    if let Some((busy, refused)) = &behind.busy
-        && path == "/v1/blobs"
-        && busy.load(Ordering::Relaxed)
-    {
-        refused.fetch_add(1, Ordering::Relaxed);
-        let later = Response::builder().status(503).header("retry-after", "1");
-        return later.body(Body::from("later")).unwrap();
-    }
-    let url = format!("http://{}{path}", behind.host);
-    // The signature covers the authority, so that of the request is kept.
-    let sent = behind
-        .client
-        .request(parts.method, url)
-        .headers(parts.headers)
-        .body(body);
-    let answer = sent.send().await.unwrap();
-    let (status, mut body) = (answer.status(), answer.bytes().await.unwrap());
-    if behind.busy.is_none() && status.is_success() && path != "/v1/vault" {
-        match behind.requests.fetch_add(1, Ordering::Relaxed) {
-            2 => {
-                return Response::builder()
-                    .status(503)
-                    .body(Body::from("later"))
-                    .unwrap();
+    let later = |status| {
+        let later = Response::builder().status(status);
+        let later = later.header("retry-after", "1");
+        later.body(Body::from("later")).unwrap()
+    };
+    let count = || behind.count.fetch_add(1, Ordering::Relaxed);
+    match &behind.kind {
+        Kind::Busy(busy) if path == "/v1/blobs" && busy.load(Ordering::Relaxed) => {
+            count();
+            return later(503);
+        }
+        Kind::Late(kept) if parts.method == Method::PUT && path.contains("/segments/") => {
+            let last = kept.lock().unwrap().insert(path.into(), Late::Passed);
+            match last {
+                None => {
+                    count();
+                    let late = Late::Kept(parts.headers, body);
+                    kept.lock().unwrap().insert(path.into(), late);
+                    return later(502);
+                }
+                Some(Late::Kept(headers, body)) => {
+                    behind.pass(Method::PUT, path, headers, body).await;
+                }
+                Some(Late::Passed) => (),
             }
+        }
+        _ => (),
+    }
+    let (status, mut body) = behind.pass(parts.method, path, parts.headers, body).await;
+    if matches!(behind.kind, Kind::Spoils) && status.is_success() && path != "/v1/vault" {
+        match count() {
+            2 => return later(503),
             4 => body = bytes::Bytes::from_static(b"<html>It works!</html>"),
             6 => body = body.slice(..body.len() / 2),
             n if n >= 8 => body = fewer(path, body, n),
@@ -407,6 +432,22 @@ async fn spoil(State(behind): State<Arc<Behind>>, request: Request) -> Response 
         }
     }
     (status, body).into_response()
+}
+
+impl Behind {
+    /// The server's answer. The signature covers the authority, so that of the request is kept.
+    async fn pass(
+        &self,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+        body: bytes::Bytes,
+    ) -> (StatusCode, bytes::Bytes) {
+        let url = format!("http://{}{path}", self.host);
+        let sent = self.client.request(method, url).headers(headers).body(body);
+        let answer = sent.send().await.unwrap();
+        (answer.status(), answer.bytes().await.unwrap())
+    }
 }
 
 /// The same answer with an entry too few, now and then.
