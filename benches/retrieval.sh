@@ -4,7 +4,10 @@
 # archived by a gateway with x264 at several qualities, retrieved, and compared with the original;
 # beside it the same clip through the same encoder without a mark.
 #
-#     ./benches/retrieval.sh [CLIP]      default: a generated street
+#     [LOSS=N] ./benches/retrieval.sh [CLIP]      default: a generated street
+#
+# LOSS is what the contract lets the sealed stream lose beside that: 0, so that nothing else is in the
+# figures.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
@@ -30,13 +33,13 @@ psnr() {
 start_server "$out" vault --role metadata,storage,ttp
 vault=$url
 printf '%-6s %12s %12s %8s\n' x264 'codec, dB' 'retrieved' loss
-for crf in qual:23 qual:28 quant:23 quant:28; do
+for crf in qual:23 qual:28 quant:8 quant:12 quant:16 quant:20 quant:23 quant:28; do
     # qual: constant rate factor; quant: constant quantiser, without adaptive quantisation.
     encoder="x264enc speed-preset=veryfast pass=${crf%:*} quantizer=${crf#*:} ! h264parse"
     start_server "$out" "gateway$crf" --role gateway --sealed-listen 127.0.0.1:0 --ttp "$vault" \
         --vault "$vault" --encoder "$encoder" --paillier-bits 2048
     sealed=$(sed -n 's/^sealed streams on .*://p' "$out/gateway$crf.log")
-    camvault contract --gateway "$url" --name x --ticket 60 --out "$out/$crf.contract" >/dev/null
+    camvault contract --gateway "$url" --name x --ticket 60 --loss "${LOSS:-0}" --out "$out/$crf.contract" >/dev/null
     gst-launch-1.0 -q filesrc location="$out/raw.mkv" ! decodebin ! videoconvert ! video/x-raw,format=I420 \
         ! dmqimmark ttp="$vault" contract="$out/$crf.contract" ! tcpclientsink host=127.0.0.1 port="$sealed"
     for _ in $(seq 300); do
