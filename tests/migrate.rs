@@ -71,6 +71,18 @@ fn a_vault_moves_to_engines_and_is_served_from_there() {
         assert!(data.join(format!("{kept}.migrated")).exists(), "{kept}");
     }
 
+    // Interrupted just before the end: it is served from neither place, and goes on.
+    let aside = |kept: &str| data.join(format!("{kept}.migrated"));
+    for kept in ["metadata", "ttp"] {
+        std::fs::rename(aside(kept), data.join(kept)).unwrap();
+    }
+    let said = Program::refused(&data, &[]);
+    assert!(said.contains("PostgreSQL"), "{said}");
+    let said = Program::refused(&data, &["--metadata", &url]);
+    assert!(said.contains("camvault migrate"), "{said}");
+    let (code, answer) = move_to(&url);
+    assert_eq!(code, 0, "{answer}");
+
     // Served from the new places, it has all.
     for blob in walk(&data.join("blobs")) {
         std::fs::remove_file(blob).unwrap();
@@ -102,8 +114,15 @@ fn a_vault_moves_to_engines_and_is_served_from_there() {
     owner(&["forget", &recording(&program, "one")]);
     owner(&["verify", &recording(&program, "three")]);
     // What is there is not written over.
-    let (code, answer) = move_to(&url);
-    assert_eq!(code, 1, "{answer}");
+    program.terminate();
+    assert_eq!(program.exit_code(), Some(0));
+    for put_back in [false, true] {
+        if put_back {
+            std::fs::rename(aside("metadata"), data.join("metadata")).unwrap();
+        }
+        let (code, answer) = move_to(&url);
+        assert_eq!(code, 1, "{answer}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,7 @@
 //! Moving what a vault and a third party keep to other engines.
 
 use super::ttp::Keys;
-use super::{Config, Error, Kept, check_place, secrets, upkeep};
+use super::{Config, Error, Kept, check_place, note_place, secrets, upkeep};
 use crate::ownership::Tree;
 use crate::protocol::ScrubReport;
 use crate::store::{
@@ -80,7 +80,6 @@ async fn move_registry(
     told: &(impl Fn(Step) + Send + Sync),
 ) -> Result<u64, Error> {
     let data = &config.data;
-    check_place(data, Kept::Registry, false)?;
     let Keys {
         key, fingerprint, ..
     } = Keys::read(&config.secrets_dir())?;
@@ -94,8 +93,7 @@ async fn move_registry(
     };
     registry.copy_to(to, fingerprint, &rows).await?;
     drop(registry);
-    set_aside(&kept)?;
-    check_place(data, Kept::Registry, true)?;
+    set_aside(data, Kept::Registry)?;
     Ok(copied.into_inner())
 }
 
@@ -104,11 +102,14 @@ async fn move_vault(
     to: &Destination,
     told: &(impl Fn(Step) + Send + Sync),
 ) -> Result<Migrated, Error> {
-    check_place(&config.data, Kept::Metadata, false)?;
+    let kept = Kept::Metadata.below(&config.data);
+    // Both it and the note that a database has it: a migration was interrupted.
+    if !kept.exists() {
+        check_place(&config.data, Kept::Metadata, false)?;
+    }
     let master = secrets::read(&config.secrets_dir().join("master"))?;
     let link = secrets::read(&config.link_file())?;
     let tree = Tree::new(*master);
-    let kept = Kept::Metadata.below(&config.data);
     // Also locks the server out.
     let metadata = Embedded::open(&kept, tree.clone(), Room::new(&config.data, 0))?;
     let blobs = config.blob_place().open(0).await?;
@@ -140,8 +141,7 @@ async fn move_vault(
             let rows = |rows| told(Step::Metadata(rows));
             database.fill(&metadata, &rows).await?;
             drop(metadata);
-            set_aside(&kept)?;
-            check_place(&config.data, Kept::Metadata, true)?;
+            set_aside(&config.data, Kept::Metadata)?;
             let metadata = Arc::new(database);
             check(upkeep::Scrub { metadata, blobs }).await?
         }
@@ -153,13 +153,16 @@ async fn move_vault(
     })
 }
 
-/// Renames what has moved.
-fn set_aside(kept: &Path) -> Result<(), Error> {
+/// Notes where it is and renames what has moved. Interrupted in between, no server opens it in
+/// either place, and a migration goes on.
+fn set_aside(data: &Path, what: Kept) -> Result<(), Error> {
+    note_place(data, what)?;
+    let kept = what.below(data);
     let mut aside = kept.with_extension("migrated");
     if aside.exists() {
         let mut random = [0; 4];
         getrandom::fill(&mut random).map_err(|_| crate::store::Error::Random)?;
         aside.set_extension(format!("migrated.{}", hex(&random)));
     }
-    Ok(std::fs::rename(kept, &aside)?)
+    Ok(std::fs::rename(&kept, &aside)?)
 }

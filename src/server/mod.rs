@@ -243,15 +243,21 @@ fn check_place(data: &Path, what: Kept, in_database: bool) -> Result<(), Error> 
             elsewhere.display()
         )));
     }
-    if in_database && !elsewhere.exists() {
-        let note = format!(
-            "The {name} of this data directory is in a PostgreSQL database (--metadata).\n"
-        );
-        // With secrets and blobs elsewhere nobody has made it yet.
-        std::fs::create_dir_all(data)?;
-        store::write_whole(&elsewhere, note.as_bytes())?;
+    match in_database && !elsewhere.exists() {
+        true => note_place(data, what),
+        false => Ok(()),
     }
-    Ok(())
+}
+
+/// Notes that a database has what a data directory could keep.
+fn note_place(data: &Path, what: Kept) -> Result<(), Error> {
+    let name = what.name();
+    let note =
+        format!("The {name} of this data directory is in a PostgreSQL database (--metadata).\n");
+    // With secrets and blobs elsewhere nobody has made it yet.
+    std::fs::create_dir_all(data)?;
+    let elsewhere = what.below(data).with_extension("postgres");
+    Ok(store::write_whole(&elsewhere, note.as_bytes())?)
 }
 
 /// Scrubs what a server keeps that has both roles and does not run.

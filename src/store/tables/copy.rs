@@ -42,17 +42,15 @@ impl Whole {
         tx.get(Space::Servers, self.place)
     }
 
-    /// Where to go on; a store that holds something else is left alone.
-    fn begin(&self, tx: &mut Tx<'_>) -> Result<Place, Error> {
-        if let Some(place) = self.place(tx)? {
-            return Ok(place);
+    /// Where to go on; `None` if the store holds something that no copy has left unfinished.
+    fn begin(&self, tx: &mut Tx<'_>) -> Result<Option<Place>, Error> {
+        let begun = self.place(tx)?;
+        if begun.is_some() {
+            return Ok(begun);
         }
         for (_, space) in self.copied() {
             if !tx.walk(space, &[], &behind(&[]), 1)?.is_empty() {
-                let name = self.name;
-                return Err(Error::Engine(format!(
-                    "it holds a {name} already: migrate into an empty one"
-                )));
+                return Ok(None);
             }
         }
         let place = Place {
@@ -60,7 +58,7 @@ impl Whole {
             next: Vec::new().into(),
         };
         tx.put(Space::Servers, self.place.to_vec(), &place);
-        Ok(place)
+        Ok(Some(place))
     }
 }
 
@@ -84,8 +82,8 @@ pub async fn check_whole<E: Engine>(engine: &E, whole: &'static Whole) -> Result
 }
 
 /// Copies everything that `from` holds, which nobody may serve meanwhile, into `to`, which holds
-/// nothing or what an interrupted copy has left; then compares both. `told` hears how many rows
-/// there are by now.
+/// nothing, what an interrupted copy has left, or the same already; then compares both. `told` hears
+/// how many rows there are by now.
 pub async fn fill<E: Engine, F: Engine>(
     from: &E,
     to: &F,
@@ -96,13 +94,11 @@ pub async fn fill<E: Engine, F: Engine>(
     let mut source = from.snapshot().await?;
     let totals = source.totals();
     let mut rows = 0;
-    for (number, space) in whole
-        .copied()
-        .skip_while(|(number, _)| *number < begun.space)
-    {
-        let mut next = match number == begun.space {
-            true => begun.next.to_vec(),
-            false => Vec::new(),
+    for (number, space) in whole.copied() {
+        let mut next = match &begun {
+            Some(begun) if number == begun.space => begun.next.to_vec(),
+            Some(begun) if number > begun.space => Vec::new(),
+            _ => continue,
         };
         loop {
             let page = source.page(space, &next, &behind(&[]), BATCH).await?;
@@ -127,12 +123,14 @@ pub async fn fill<E: Engine, F: Engine>(
     let mut filled = to.snapshot().await?;
     for (_, space) in whole.copied() {
         if digest(&mut source, space).await? != digest(&mut filled, space).await? {
-            return Err(Error::Engine(format!(
-                "what was copied of the {} is not what there is: was the {} served meanwhile? \
-                 Empty the database and begin again",
-                space.name(),
-                whole.name
-            )));
+            let (name, space) = (whole.name, space.name());
+            return Err(Error::Engine(match begun {
+                None => format!("it holds a {name} already: migrate into an empty one"),
+                Some(_) => format!(
+                    "what was copied of the {space} is not what there is: was the {name} served \
+                     meanwhile? Empty the database and begin again"
+                ),
+            }));
         }
     }
     drop(filled);
@@ -211,6 +209,9 @@ mod tests {
         to.check_whole().await.unwrap();
         assert_eq!(to.stats().await.unwrap(), from.stats().await.unwrap());
         assert_eq!(to.audit(0).await.unwrap().mended, 0);
+        // The same again is no harm; something else is left alone.
+        to.fill(&from, &|_| ()).await.unwrap();
+        to.enroll([99; 32], [98; 32]).await.unwrap();
         let again = to.fill(&from, &|_| ()).await.unwrap_err().to_string();
         assert!(again.contains("holds a vault already"), "{again}");
     }
