@@ -143,16 +143,16 @@ fn run(inner: &Inner, pipeline: &Running, live: &Live<'_>) -> Result<(), String>
     let started = pipeline.0.set_state(gst::State::Playing);
     let mut ending: Option<(Result<(), String>, Instant)> = None;
     loop {
-        let stops = live.stop.load(Ordering::Relaxed);
-        if stops && ending.is_none() {
+        if ending.is_none() && live.stop.load(Ordering::Relaxed) {
             pipeline.0.send_event(gst::event::Eos::new());
             ending = Some((Ok(()), Instant::now()));
         }
         let message = bus.timed_pop(gst::ClockTime::from_mseconds(200));
-        if let Some((_, since)) = &ending
+        if let Some((result, since)) = &ending
             && since.elapsed() > LAST_WORDS
         {
-            return Err("what was taken last did not reach the vault in time".into());
+            let late = "what came last did not reach the vault in time".into();
+            return Err(result.clone().err().unwrap_or(late));
         }
         let Some(message) = message else {
             if started.is_err() {

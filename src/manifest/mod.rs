@@ -211,12 +211,20 @@ pub struct Summary {
     /// Bytes of all chunks.
     #[n(3)]
     pub bytes: u64,
-    /// Caps of each track as it began, by track number.
+    /// Caps of each track as it began, by track number; empty if nothing was recorded under it.
     #[n(4)]
     pub tracks: Vec<String>,
     /// Whether a recorder closed it; one that is open may still grow.
     #[n(5)]
     pub closed: bool,
+}
+
+impl Summary {
+    /// Number and caps of each track of which something was recorded.
+    pub fn recorded(&self) -> impl Iterator<Item = (u32, &str)> {
+        let tracks = (0..).zip(self.tracks.iter().map(String::as_str));
+        tracks.filter(|(_, caps)| !caps.is_empty())
+    }
 }
 
 /// Why a sealed object could not be read.

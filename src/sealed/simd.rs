@@ -79,6 +79,7 @@ fastest!(
     /// Which blocks differ by more than is allowed.
     model::differ(a: &Group, b: &Group, loss: i16) -> u16
 );
+
 /// The bytes of two vectors in turn. Compilers see an instruction in that only without AVX2.
 #[inline(always)]
 pub(super) fn interleave(a: [u8; LANES], b: [u8; LANES]) -> [[u8; LANES]; 2] {

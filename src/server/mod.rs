@@ -216,13 +216,17 @@ impl Kept {
             Self::Registry => "ttp",
         })
     }
+
+    /// Where it says that a database has it.
+    fn note(self, data: &Path) -> PathBuf {
+        self.below(data).with_extension("postgres")
+    }
 }
 
 /// Fails if a data directory is opened the other way than before: all blobs would look as if nobody
 /// owned them, and a third party would give numbers and words away again.
 fn check_place(data: &Path, what: Kept, in_database: bool) -> Result<(), Error> {
-    let (name, kept) = (what.name(), what.below(data));
-    let elsewhere = kept.with_extension("postgres");
+    let (name, kept, elsewhere) = (what.name(), what.below(data), what.note(data));
     if in_database && kept.exists() {
         return Err(Error::Place(format!(
             "{} holds the {name}: move it with `camvault migrate {} --to-metadata URL`, start \
@@ -243,10 +247,10 @@ fn check_place(data: &Path, what: Kept, in_database: bool) -> Result<(), Error> 
             elsewhere.display()
         )));
     }
-    match in_database && !elsewhere.exists() {
-        true => note_place(data, what),
-        false => Ok(()),
+    if in_database && !elsewhere.exists() {
+        note_place(data, what)?;
     }
+    Ok(())
 }
 
 /// Notes that a database has what a data directory could keep.
@@ -256,8 +260,7 @@ fn note_place(data: &Path, what: Kept) -> Result<(), Error> {
         format!("The {name} of this data directory is in a PostgreSQL database (--metadata).\n");
     // With secrets and blobs elsewhere nobody has made it yet.
     std::fs::create_dir_all(data)?;
-    let elsewhere = what.below(data).with_extension("postgres");
-    Ok(store::write_whole(&elsewhere, note.as_bytes())?)
+    Ok(store::write_whole(&what.note(data), note.as_bytes())?)
 }
 
 /// Scrubs what a server keeps that has both roles and does not run.

@@ -16,6 +16,7 @@ use gstcamvault::protocol::{
 };
 use gstcamvault::rce::{self, ChunkId, Key, Record};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -328,13 +329,8 @@ enum Kind {
     Spoils,
     /// Whether it has no time for uploads.
     Busy(AtomicBool),
-    /// The commits that it keeps, by path.
-    Late(Mutex<HashMap<String, Late>>),
-}
-
-enum Late {
-    Kept(HeaderMap, bytes::Bytes),
-    Passed,
+    /// The commits that it keeps, by path; none: it has passed that one on.
+    Late(Mutex<HashMap<String, Option<(HeaderMap, bytes::Bytes)>>>),
 }
 
 impl Liar {
@@ -405,18 +401,16 @@ async fn spoil(State(behind): State<Arc<Behind>>, request: Request) -> Response 
             return later(503);
         }
         Kind::Late(kept) if parts.method == Method::PUT && path.contains("/segments/") => {
-            let last = kept.lock().unwrap().insert(path.into(), Late::Passed);
-            match last {
-                None => {
+            let late = match kept.lock().unwrap().entry(path.into()) {
+                Entry::Occupied(mut kept) => kept.get_mut().take(),
+                Entry::Vacant(first) => {
                     count();
-                    let late = Late::Kept(parts.headers, body);
-                    kept.lock().unwrap().insert(path.into(), late);
+                    first.insert(Some((parts.headers, body)));
                     return later(502);
                 }
-                Some(Late::Kept(headers, body)) => {
-                    behind.pass(Method::PUT, path, headers, body).await;
-                }
-                Some(Late::Passed) => (),
+            };
+            if let Some((headers, body)) = late {
+                behind.pass(Method::PUT, path, headers, body).await;
             }
         }
         _ => (),

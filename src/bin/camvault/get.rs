@@ -69,10 +69,9 @@ pub fn run(args: &Args, json: bool) -> Result<ExitCode, Failure> {
             "retention has removed what was recorded in that time: `camvault ls` says what is left",
         ));
     }
-    let tracks = summary.tracks;
-    let bytes = tracks
-        .iter()
-        .all(|t| t.starts_with("application/octet-stream"));
+    let bytes = summary
+        .recorded()
+        .all(|(_, caps)| caps.starts_with("application/octet-stream"));
     let muxer = media::muxer(&args.out);
     if !bytes && muxer.is_none() {
         return Err(Failure::usage(

@@ -76,9 +76,8 @@ fn line(entry: &Listed) -> String {
                 ),
             };
             let media: Vec<&str> = summary
-                .tracks
-                .iter()
-                .map(|caps| caps.split(',').next().unwrap_or(caps))
+                .recorded()
+                .map(|(_, caps)| caps.split(',').next().unwrap_or(caps))
                 .collect();
             let open = if summary.closed {
                 ""

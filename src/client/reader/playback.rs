@@ -376,13 +376,10 @@ impl Start {
     /// All tracks of the recording as they begin here.
     async fn tracks(&self, reader: &Reader) -> Result<Vec<TrackStart>, Error> {
         let mut tracks = BTreeMap::new();
-        let summary = reader.summary();
-        // A number without caps is no track: nothing was recorded under it.
-        let known = (0..).zip(&summary.tracks);
-        for (id, caps) in known.filter(|(_, caps)| !caps.is_empty()) {
+        for (id, caps) in reader.summary().recorded() {
             let track = TrackStart {
                 id,
-                caps: caps.as_str().into(),
+                caps: caps.into(),
                 tags: None,
                 place: None,
             };

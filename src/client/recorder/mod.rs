@@ -163,7 +163,7 @@ impl Recorder {
     }
 
     /// How long [`Recorder::finish`] goes on without a spool while the vault cannot be reached, and
-    /// with a spool while it is only busy.
+    /// with a spool while it answers but is busy, full or failing.
     pub fn set_finish_timeout(&self, timeout: Duration) {
         self.shared.queue().finish_timeout = timeout;
     }

@@ -479,14 +479,14 @@ impl Spool {
         let Some(pending) = self.journal.pending.take() else {
             return Ok(());
         };
-        if !committed {
-            self.doubted = Some(pending);
-        } else {
+        if committed {
             for (file, index) in pending.items {
                 if let Some(file) = self.files.get_mut(&file) {
                     file.done.insert(index);
                 }
             }
+        } else {
+            self.doubted = Some(pending);
         }
         let files = self.files.iter();
         let kept = files.flat_map(|(number, f)| f.done.iter().map(|index| (*number, *index)));
