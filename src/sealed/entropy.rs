@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Small numbers to bytes: sixteen interleaved range asymmetric numeral systems (Duda 2013, "rANS")
-//! with static tables, one a context.
+//! Small numbers to bytes: interleaved range asymmetric numeral systems (Duda 2013, "rANS") with
+//! static tables, one a context.
 //!
-//! Numbers come in vectors of sixteen, entry i belongs to state i. A number below 16 is a token of
+//! Numbers come in vectors of sixteen, entry i belongs to state i of a chain. Where there are many
+//! vectors, two chains of sixteen states take turns: a vector waits for what the one before it in
+//! its chain left, and a processor can work on both meanwhile. A number below 16 is a token of
 //! its own, a larger one a token of its size, followed by raw bits. Which of a family of tables a
 //! context uses is one byte: they are built from integers alone, and few numbers need no more.
 
@@ -14,6 +16,9 @@ use std::sync::LazyLock;
 pub(super) const CONTEXTS: usize = 64;
 /// The context of numbers that are 0 and that the reader knows to be: they take no room.
 pub(super) const HOLE: u8 = CONTEXTS as u8 - 1;
+
+/// Contexts that have tables.
+const CHOICES: usize = CONTEXTS - 1;
 
 /// Numbers below it are tokens of their own.
 const DIRECT: u16 = 16;
@@ -30,6 +35,11 @@ const ALL: usize = CONTEXTS * STRIDE;
 const SHIFT: u32 = 43;
 /// Least state; words are 16 bits.
 const LEAST: u32 = 1 << 16;
+
+/// The states of a chain.
+pub(super) type States = [u32; LANES];
+/// Vectors from which on there are two chains: the second one's states take 64 bytes.
+const MANY: usize = 1024;
 
 /// No number in this entry of a vector.
 const NOTHING: u16 = u16::MAX;
@@ -215,6 +225,11 @@ impl Encoder {
 
     /// Appends all that was collected to `out`.
     pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
+        let chains = if self.symbols.len() < MANY * LANES {
+            1
+        } else {
+            2
+        };
         // Four times, so that equal numbers in a row need not wait for each other. The last
         // context's last token is none: what is not there is counted there.
         let mut counts = vec![[0u32; ALL]; 4];
@@ -236,7 +251,11 @@ impl Encoder {
                 costs.iter().zip(&counts).map(|(cost, n)| cost * n).sum()
             };
             // A step that does nothing is there already.
-            if counts == [0; TOKENS] || context == usize::from(HOLE) {
+            if context == usize::from(HOLE) {
+                out.push(chains as u8);
+                continue;
+            }
+            if counts == [0; TOKENS] {
                 out.push(UNUSED);
                 continue;
             }
@@ -249,11 +268,12 @@ impl Encoder {
                 start += u32::from(frequency);
             }
         }
-        let states = simd::states(&self.symbols, &steps, &mut self.words);
+        let states = simd::states(&self.symbols, chains, &steps, &mut self.words);
         if self.holds > 0 {
             self.raw.push(self.held as u8);
         }
-        out.reserve(4 + 4 * LANES + 2 * self.words.len() + self.raw.len());
+        let states = states[..chains].as_flattened();
+        out.reserve(4 + 4 * states.len() + 2 * self.words.len() + self.raw.len());
         out.extend_from_slice(&(self.words.len() as u32).to_le_bytes());
         out.extend(states.iter().flat_map(|state| state.to_le_bytes()));
         out.extend(self.words.iter().flat_map(|word| word.to_le_bytes()));
@@ -261,13 +281,19 @@ impl Encoder {
     }
 }
 
-/// Takes symbols from the last to the first. Returns the states they leave, with all words in
-/// `words`, the last one taken first.
-pub(super) fn states(symbols: &[u16], steps: &[Step], words: &mut Vec<u16>) -> [u32; LANES] {
-    let mut states = [LEAST; LANES];
+/// Takes symbols from the last to the first. Returns the states they leave in each chain, with all
+/// words in `words`, the last one taken first.
+pub(super) fn states(
+    symbols: &[u16],
+    chains: usize,
+    steps: &[Step],
+    words: &mut Vec<u16>,
+) -> [States; 2] {
+    let mut both = [[LEAST; LANES]; 2];
     let mut some = [0; LANES];
     words.clear();
-    for vector in symbols.chunks_exact(LANES).rev() {
+    for (i, vector) in symbols.chunks_exact(LANES).enumerate().rev() {
+        let states = &mut both[i % chains];
         let mut count = 0;
         for lane in (0..LANES).rev() {
             // What is not there has a step that does nothing.
@@ -283,13 +309,18 @@ pub(super) fn states(symbols: &[u16], steps: &[Step], words: &mut Vec<u16>) -> [
         words.extend_from_slice(&some[..count]);
     }
     words.reverse();
-    states
+    both
 }
 
-/// The same with AVX-512: sixteen states in a register.
+/// The same with AVX-512: a chain's states in a register.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt")]
-pub(super) fn states_512(symbols: &[u16], steps: &[Step], words: &mut Vec<u16>) -> [u32; LANES] {
+pub(super) fn states_512(
+    symbols: &[u16],
+    chains: usize,
+    steps: &[Step],
+    words: &mut Vec<u16>,
+) -> [States; 2] {
     use std::arch::x86_64::*;
     // Start and, above it, frequency.
     let mut both = [0u32; ALL];
@@ -302,7 +333,8 @@ pub(super) fn states_512(symbols: &[u16], steps: &[Step], words: &mut Vec<u16>) 
     words.clear();
     words.resize(symbols.len(), 0);
     let mut first = words.len();
-    let mut x = _mm512_set1_epi32(LEAST as i32);
+    // The states of the chain that is next, and of the other one.
+    let [mut x, mut other] = [_mm512_set1_epi32(LEAST as i32); 2];
     for vector in symbols.as_chunks::<LANES>().0.iter().rev() {
         // SAFETY: 32 bytes are read from a vector of as many.
         let symbol = unsafe { _mm256_loadu_epi16(vector.as_ptr().cast()) };
@@ -341,12 +373,21 @@ pub(super) fn states_512(symbols: &[u16], steps: &[Step], words: &mut Vec<u16>) 
         let others = _mm512_sub_epi32(_mm512_set1_epi32(SLOTS as i32), frequency);
         x = _mm512_add_epi32(x, start);
         x = _mm512_add_epi32(x, _mm512_mullo_epi32(quotient, others));
+        if chains > 1 {
+            (x, other) = (other, x);
+        }
+    }
+    // The first vector, which is the first chain's, came last.
+    if chains > 1 {
+        (x, other) = (other, x);
     }
     words.drain(..first);
-    let mut states = [0u32; LANES];
-    // SAFETY: 64 bytes into an array of as many.
-    unsafe { _mm512_storeu_epi32(states.as_mut_ptr().cast(), x) };
-    states
+    [x, other].map(|x| {
+        let mut states = [0u32; LANES];
+        // SAFETY: 64 bytes into an array of as many.
+        unsafe { _mm512_storeu_epi32(states.as_mut_ptr().cast(), x) };
+        states
+    })
 }
 
 /// How a state takes a token.
@@ -381,7 +422,7 @@ const SHORT: Error = Error::Rest("it ends too early");
 /// What a [`Decoder`] looks up. Pictures that follow each other choose much the same tables, so it
 /// is kept from one to the next.
 pub(super) struct Tables {
-    choices: [u8; CONTEXTS],
+    choices: [u8; CHOICES],
     /// Per context and slot: token, frequency << 8, distance from the token's first slot << 20.
     slots: Vec<u32>,
 }
@@ -390,7 +431,7 @@ pub(super) struct Tables {
 impl Default for Tables {
     fn default() -> Self {
         Self {
-            choices: [UNUSED; CONTEXTS],
+            choices: [UNUSED; CHOICES],
             slots: Vec::new(),
         }
     }
@@ -403,9 +444,6 @@ impl Tables {
             for (distance, slot) in (0..).zip(&mut self.slots[usize::from(HOLE) * SLOTS..]) {
                 *slot = (SLOTS as u32) << 8 | distance << 20;
             }
-        }
-        if choices.get(usize::from(HOLE)) != Some(&UNUSED) {
-            return Err(Error::Rest("a table for nothing"));
         }
         let slots = self.slots.chunks_exact_mut(SLOTS);
         for ((chosen, &choice), slots) in self.choices.iter_mut().zip(choices).zip(slots) {
@@ -435,7 +473,10 @@ impl Tables {
 /// Reads what [`Encoder`] wrote, in the same order.
 pub(super) struct Decoder<'a> {
     tables: Tables,
-    states: [u32; LANES],
+    states: [States; 2],
+    /// Which chain is next, and the last one.
+    chain: usize,
+    last: usize,
     words: Vec<u16>,
     next: usize,
     raw: &'a [u8],
@@ -445,17 +486,25 @@ pub(super) struct Decoder<'a> {
 
 impl<'a> Decoder<'a> {
     pub(super) fn new(bytes: &'a [u8], mut tables: Tables) -> Result<Self, Error> {
-        let (choices, bytes) = bytes.split_at_checked(CONTEXTS).ok_or(SHORT)?;
+        let (choices, bytes) = bytes.split_at_checked(CHOICES).ok_or(SHORT)?;
+        let (&chains, bytes) = bytes.split_first().ok_or(SHORT)?;
+        let last = match chains {
+            1 | 2 => usize::from(chains) - 1,
+            _ => return Err(Error::Rest("an unknown number of chains")),
+        };
         let (count, bytes) = bytes.split_first_chunk::<4>().ok_or(SHORT)?;
-        let (start, bytes) = bytes.split_at_checked(4 * LANES).ok_or(SHORT)?;
+        let (start, bytes) = bytes
+            .split_at_checked(4 * LANES * usize::from(chains))
+            .ok_or(SHORT)?;
         let length = (u32::from_le_bytes(*count) as usize).checked_mul(2);
         let (words, raw) = length
             .and_then(|length| bytes.split_at_checked(length))
             .ok_or(SHORT)?;
         tables.choose(choices)?;
         let word = |pair: &[u8]| u16::from_le_bytes([pair[0], pair[1]]);
-        let mut states = [0; LANES];
-        for (state, bytes) in states.iter_mut().zip(start.chunks_exact(4)) {
+        let mut states = [[LEAST; LANES]; 2];
+        let flat = states.as_flattened_mut();
+        for (state, bytes) in flat.iter_mut().zip(start.chunks_exact(4)) {
             *state = u32::from(word(bytes)) | u32::from(word(&bytes[2..])) << 16;
         }
         // Sixteen more, so that a whole vector can be read at once.
@@ -464,6 +513,8 @@ impl<'a> Decoder<'a> {
         Ok(Self {
             tables,
             states,
+            chain: 0,
+            last,
             words,
             next: 0,
             raw,
@@ -487,23 +538,25 @@ impl<'a> Decoder<'a> {
             .ok_or(SHORT)?;
         let tables: &[u32; CONTEXTS * SLOTS] =
             self.tables.slots.as_slice().try_into().map_err(|_| SHORT)?;
+        let states = &mut self.states[self.chain % 2];
+        self.chain = (self.chain ^ 1) & self.last;
         let mut numbers = [0; LANES];
         let mut taken = 0;
         #[cfg(target_arch = "x86_64")]
         if WIDE && count >= LANES {
             // SAFETY: `WIDE` is for processors that have AVX-512.
-            (numbers, taken) = unsafe { take_512(tables, &mut self.states, contexts, words) };
+            (numbers, taken) = unsafe { take_512(tables, states, contexts, words) };
             self.next += taken;
             return self.complete(numbers);
         }
         let mut one = |i: usize| {
-            let x = self.states[i];
+            let x = states[i];
             let slot = usize::from(contexts[i]) % CONTEXTS * SLOTS + x as usize % SLOTS;
             let entry = tables[slot];
             let x = (entry >> 8 & 0xfff) * (x >> BITS) + (entry >> 20);
             let empty = x < LEAST;
             let filled = x << 16 | u32::from(words[taken % LANES]);
-            self.states[i] = if empty { filled } else { x };
+            states[i] = if empty { filled } else { x };
             taken += usize::from(empty);
             numbers[i] = (entry & 0xff) as u16;
         };
@@ -554,7 +607,7 @@ impl<'a> Decoder<'a> {
     pub(super) fn finish(self) -> Result<Tables, Error> {
         let all = self.next + LANES == self.words.len()
             && self.raw.is_empty()
-            && self.states.iter().all(|&state| state == LEAST);
+            && self.states == [[LEAST; LANES]; 2];
         match all {
             true => Ok(self.tables),
             false => Err(Error::Rest("its numbers do not add up")),
@@ -568,7 +621,7 @@ impl<'a> Decoder<'a> {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt")]
 fn take_512(
     tables: &[u32; CONTEXTS * SLOTS],
-    states: &mut [u32; LANES],
+    states: &mut States,
     contexts: &Contexts,
     words: &[u16; LANES],
 ) -> (Vector, usize) {
@@ -619,10 +672,19 @@ mod tests {
 
     #[test]
     fn numbers_come_back() {
+        for (vectors, chains) in [(0, 1), (1, 1), (500, 1), (MANY, 2), (MANY + 501, 2)] {
+            numbers_come_back_from(vectors, chains);
+        }
+        for value in [0, -1, 1, i16::MIN, i16::MAX] {
+            assert_eq!(unfold(fold(value)), value);
+        }
+    }
+
+    fn numbers_come_back_from(vectors: usize, chains: u8) {
         let mut random = Seeded::new(5);
         let mut encoder = Encoder::default();
         let mut sent = Vec::new();
-        for _ in 0..500 {
+        for _ in 0..vectors {
             let contexts = std::array::from_fn(|_| (random.bits() % 64) as u8);
             let mut numbers: Vector = std::array::from_fn(|_| {
                 let bits = random.bits() % 17;
@@ -643,15 +705,44 @@ mod tests {
         }
         let mut bytes = Vec::new();
         encoder.finish(&mut bytes);
-        let mut decoder = Decoder::new(&bytes, Tables::default()).unwrap();
-        for (contexts, numbers, count) in sent {
-            let found = decoder.vector::<false>(&contexts, count).unwrap();
-            assert_eq!(found[..count], numbers[..count]);
-            assert_eq!(decoder.bits(7).unwrap(), numbers[0] & 127);
+        assert_eq!(bytes[CHOICES], chains);
+        for wrong in [0, 3, 255] {
+            let mut bytes = bytes.clone();
+            bytes[CHOICES] = wrong;
+            assert!(Decoder::new(&bytes, Tables::default()).is_err());
         }
-        decoder.finish().unwrap();
-        for value in [0, -1, 1, i16::MIN, i16::MAX] {
-            assert_eq!(unfold(fold(value)), value);
+        let mut plain = Decoder::new(&bytes, Tables::default()).unwrap();
+        let mut fast = Decoder::new(&bytes, Tables::default()).unwrap();
+        for (contexts, numbers, count) in sent {
+            let found = plain.vector::<false>(&contexts, count).unwrap();
+            assert_eq!(found[..count], numbers[..count]);
+            assert_eq!(plain.bits(7).unwrap(), numbers[0] & 127);
+            let found = simd::vector(&mut fast, &contexts, count).unwrap();
+            assert_eq!(found[..count], numbers[..count]);
+            assert_eq!(fast.bits(7).unwrap(), numbers[0] & 127);
+        }
+        plain.finish().unwrap();
+        fast.finish().unwrap();
+    }
+
+    /// Whoever has AVX-512 and who has not write the same.
+    #[test]
+    fn states_are_the_same_everywhere() {
+        let mut random = Seeded::new(6);
+        let step = |_| Step::new(random.bits() as u32 % 1000, 1 + random.bits() as u32 % 1000);
+        let steps: Vec<Step> = (0..ALL).map(step).collect();
+        for vectors in 0..50 {
+            let symbols: Vec<u16> = (0..vectors * LANES)
+                .map(|_| random.bits() as u16 % ALL as u16)
+                .collect();
+            for chains in [1, 2] {
+                let (mut plain, mut fast) = (Vec::new(), Vec::new());
+                assert_eq!(
+                    states(&symbols, chains, &steps, &mut plain),
+                    simd::states(&symbols, chains, &steps, &mut fast)
+                );
+                assert_eq!(plain, fast);
+            }
         }
     }
 }

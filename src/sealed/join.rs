@@ -207,45 +207,48 @@ impl Joiner {
             sent.predictions = vec![0; blocks.len() * each];
         }
         let order = &self.order[usize::from(!luma)];
-        for sorted in sorted.chunks(LANES) {
-            let mut these = [0; LANES];
-            let these = model::pick(blocks, sorted, &mut these);
-            let known = Known::of(plane, tiles, these, &self.past, &self.carriers);
-            let mut group = ZERO;
-            let now = simd::decode(decoder, &mut group, order, known)?;
-            for (&block, now) in these.iter().zip(now) {
+        for both in sorted.chunks(2 * LANES) {
+            let mut these = [0; 2 * LANES];
+            let these = model::pick(blocks, both, &mut these);
+            let known = Known::of_two(plane, tiles, these, &self.past, &self.carriers);
+            let mut groups = [ZERO; 2];
+            let now = simd::decode(decoder, &mut groups, order, &known)?;
+            for (&block, &now) in these.iter().zip(now.as_flattened()) {
                 self.past.activity[plane][block as usize] = now;
             }
-            if by.loss > 0 && !known.empty() {
-                let mut steps = [by.step; LANES];
-                for (step, &i) in steps.iter_mut().zip(sorted) {
-                    if exact[i as usize].is_some() {
-                        *step = 1;
+            let halves = both.chunks(LANES).zip(these.chunks(LANES));
+            for ((group, known), (sorted, these)) in groups.iter_mut().zip(&known).zip(halves) {
+                if by.loss > 0 && !known.empty() {
+                    let mut steps = [by.step; LANES];
+                    for (step, &i) in steps.iter_mut().zip(sorted) {
+                        if exact[i as usize].is_some() {
+                            *step = 1;
+                        }
+                    }
+                    simd::scale(group, &steps);
+                }
+                for ((mean, &block), &i) in group[0].0.iter_mut().zip(these).zip(sorted) {
+                    *mean = means[block as usize].wrapping_add(exact[i as usize].unwrap_or(0));
+                }
+                for (lane, &i) in sorted.iter().enumerate() {
+                    let (surface, own) = (&self.surfaces[i as usize / LANES], i as usize % LANES);
+                    for (at, like) in SMOOTH.into_iter().zip(surface) {
+                        let value = &mut group[at].0[lane];
+                        *value = value.wrapping_add(like.0[own]);
                     }
                 }
-                simd::scale(&mut group, &steps);
-            }
-            for ((mean, &block), &i) in group[0].0.iter_mut().zip(these).zip(sorted) {
-                *mean = means[block as usize].wrapping_add(exact[i as usize].unwrap_or(0));
-            }
-            for (lane, &i) in sorted.iter().enumerate() {
-                let (surface, own) = (&self.surfaces[i as usize / LANES], i as usize % LANES);
-                for (at, like) in SMOOTH.into_iter().zip(surface) {
-                    let value = &mut group[at].0[lane];
-                    *value = value.wrapping_add(like.0[own]);
-                }
-            }
-            if luma {
-                for (lane, (&i, &block)) in sorted.iter().zip(these).enumerate() {
-                    let predictions = &mut sent.predictions[i as usize * each..];
-                    for (at, prediction) in self.carriers.of(block).zip(predictions) {
-                        *prediction = group[at].0[lane];
+                if luma {
+                    for (lane, (&i, &block)) in sorted.iter().zip(these).enumerate() {
+                        let predictions = &mut sent.predictions[i as usize * each..];
+                        for (at, prediction) in self.carriers.of(block).zip(predictions) {
+                            *prediction = group[at].0[lane];
+                        }
                     }
+                    self.groups.push(*group);
+                } else {
+                    simd::inverse(group);
+                    simd::store(group, tiles, self.picture.plane_mut(plane), these);
                 }
-                self.groups.push(group);
-            } else {
-                simd::inverse(&mut group);
-                simd::store(&group, tiles, self.picture.plane_mut(plane), these);
             }
         }
         if luma {

@@ -35,7 +35,7 @@ pub(super) const IS_WIDE: u16 = 1;
 pub(super) const IS_EXACT: u16 = 2;
 
 /// First byte of a rest: the form's number, and …
-pub(super) const FORM: u8 = 0x10;
+pub(super) const FORM: u8 = 0x20;
 /// … all blocks are there, …
 pub(super) const WHOLE: u8 = 1;
 /// … or none has changed.
@@ -124,22 +124,24 @@ pub(super) fn farthest_first(extents: &[u8], blocks: &[u32]) -> Vec<u32> {
     numbers
 }
 
-/// Up to sixteen blocks, given their numbers.
+/// Up to as many blocks as there is room for, given their numbers.
 #[inline(always)]
-pub(super) fn pick<'a>(blocks: &[u32], numbers: &[u32], picked: &'a mut [u32; LANES]) -> &'a [u32] {
+pub(super) fn pick<'a>(blocks: &[u32], numbers: &[u32], picked: &'a mut [u32]) -> &'a [u32] {
     for (picked, &i) in picked.iter_mut().zip(numbers) {
         *picked = blocks[i as usize];
     }
     &picked[..numbers.len()]
 }
 
-/// How far sixteen blocks reach.
-fn reach(extents: &[u8], blocks: &[u32]) -> Extents {
-    let mut reach = [0; LANES];
-    for (reach, &block) in reach.iter_mut().zip(blocks) {
-        *reach = extents[block as usize];
+/// Which of sixteen blocks reach less far than each extent.
+fn short(extents: &[u8], blocks: &[u32]) -> [u16; EXTENTS.len()] {
+    let mut short = [0; EXTENTS.len()];
+    for (lane, &block) in blocks.iter().enumerate() {
+        for (short, extent) in short.iter_mut().zip(0..) {
+            *short |= u16::from(extents[block as usize] < extent) << lane;
+        }
     }
-    reach
+    short
 }
 
 /// The coefficients of a plane's blocks in the order in which they are coded, from high to low
@@ -208,38 +210,39 @@ pub(super) type Activity = [u8; LANES];
 /// Activities there are: hardly anything, something, and much in the coefficients of the rest.
 const ACTIVITIES: u8 = 3;
 /// Sum of amounts from which on a block is of the second and third activity.
-const BUSY: [u16; 2] = [3, 24];
+const BUSY: [i16; 2] = [3, 24];
 /// Activity of blocks that were never coded.
 pub(super) const UNKNOWN: u8 = 1;
 
 /// Amounts of the coefficients that were coded, with a margin of zeros.
-struct Around {
-    amounts: [Vector; 100],
-    total: Vector,
+struct Around<L> {
+    amounts: [L; 100],
+    total: L,
     /// Coefficients that were coded.
-    count: u16,
-    above: Activity,
+    count: i16,
+    above: L,
 }
 
-impl Around {
+impl<L: Numbers> Around<L> {
+    /// Of larger ones it does not matter how large: 63 of them, four times, fit.
+    const MOST: u16 = 127;
+
     #[inline(always)]
     fn new(above: Activity) -> Self {
         Self {
-            amounts: [[0; LANES]; 100],
-            total: [0; LANES],
+            amounts: [L::all(0); 100],
+            total: L::all(0),
             count: 0,
-            above,
+            above: Lanes(above.map(i16::from)).into(),
         }
     }
 
     #[inline(always)]
-    fn put(&mut self, at: usize, values: &[i16; LANES]) {
-        let amounts = &mut self.amounts[at / 8 * 10 + at % 8];
-        for i in 0..LANES {
-            // 63 of them fit into 16 bits.
-            amounts[i] = values[i].unsigned_abs().min(1000);
-            self.total[i] += amounts[i];
-        }
+    fn put(&mut self, at: usize, values: Lanes) {
+        let amount = |value: i16| value.unsigned_abs().min(Self::MOST) as i16;
+        let amounts = L::from(Lanes(values.0.map(amount)));
+        self.amounts[at / 8 * 10 + at % 8] = amounts;
+        self.total = self.total.plus(amounts);
         self.count += 1;
     }
 
@@ -247,48 +250,43 @@ impl Around {
     /// amounts, else by all of the block so far, else by the block above.
     #[inline(always)]
     fn contexts(&self, at: usize, first: u8) -> Contexts {
-        const STEPS: [u16; 10] = [2, 4, 6, 9, 13, 18, 26, 40, 64, 110];
-        let (u, v) = (at / 8, at % 8);
-        let mut contexts = [0; LANES];
-        if self.count == 0 {
-            for (context, above) in contexts.iter_mut().zip(self.above) {
-                *context = first + LEVELS - ACTIVITIES + above;
-            }
-            return contexts;
-        }
-        let place = u * 10 + v;
-        let [a, b, c, d, e] = [10, 1, 11, 20, 2].map(|step| &self.amounts[place + step]);
-        // They add up to 8 where all of them are inside.
-        let [wa, wb, wc, wd, we] = match (u, v) {
-            (7, 6) => [0, 8, 0, 0, 0],
-            (6, 7) => [8, 0, 0, 0, 0],
-            (7, _) => [0, 5, 0, 0, 3],
-            (_, 7) => [5, 0, 0, 3, 0],
-            _ => [2, 2, 2, 1, 1],
-        };
-        for i in 0..LANES {
-            let sum = a[i] * wa + b[i] * wb + c[i] * wc + d[i] * wd + e[i] * we;
-            let mut level = u16::from(ACTIVITIES) + 2;
-            for step in STEPS {
-                level += u16::from(sum >= step);
-            }
-            let sparse = u16::from(ACTIVITIES) + u16::from(self.total[i] * 4 >= self.count);
-            let quiet = match self.total[i] {
-                0 => u16::from(self.above[i]),
-                _ => sparse,
+        const STEPS: [i16; 10] = [2, 4, 6, 9, 13, 18, 26, 40, 64, 110];
+        const SPARSE: i16 = ACTIVITIES as i16;
+        let base = L::all(first.into());
+        let contexts = if self.count == 0 {
+            L::all((LEVELS - ACTIVITIES).into()).plus(self.above)
+        } else {
+            let (u, v) = (at / 8, at % 8);
+            let place = u * 10 + v;
+            let [a, b, c, d, e] = [10, 1, 11, 20, 2].map(|step| self.amounts[place + step]);
+            let twice = |x: L| x.plus(x);
+            let five = |x: L| twice(twice(x)).plus(x);
+            // Weights add up to 8 where all of them are inside.
+            let sum = match (u, v) {
+                (7, 6) => twice(twice(twice(b))),
+                (6, 7) => twice(twice(twice(a))),
+                (7, _) => five(b).plus(twice(e)).plus(e),
+                (_, 7) => five(a).plus(twice(d)).plus(d),
+                _ => twice(a.plus(b).plus(c)).plus(d).plus(e),
             };
-            contexts[i] = first + if sum == 0 { quiet } else { level } as u8;
-        }
-        contexts
+            let mut level = L::all(SPARSE + 2);
+            for step in STEPS {
+                level = level.minus(sum.greater(L::all(step - 1)));
+            }
+            let full = twice(twice(self.total)).greater(L::all(self.count - 1));
+            let quiet = self.total.greater(L::all(0));
+            let quiet = quiet.choose(L::all(SPARSE).minus(full), self.above);
+            sum.greater(L::all(0)).choose(level, quiet)
+        };
+        let contexts: Lanes = contexts.plus(base).into();
+        contexts.0.map(|context| context as u8)
     }
 
     #[inline(always)]
     fn activity(&self) -> Activity {
-        let mut activity = [0; LANES];
-        for (activity, total) in activity.iter_mut().zip(self.total) {
-            *activity = u8::from(total >= BUSY[0]) + u8::from(total >= BUSY[1]);
-        }
-        activity
+        let least = |amount: i16| self.total.greater(L::all(amount - 1));
+        let activity: Lanes = L::all(0).minus(least(BUSY[0])).minus(least(BUSY[1])).into();
+        activity.0.map(|activity| activity as u8)
     }
 }
 
@@ -301,45 +299,53 @@ pub(super) struct Known {
     first: u8,
     /// How busy the blocks above are.
     above: Activity,
-    /// How far they reach.
-    extents: Extents,
+    /// Which of them do not reach to coefficients from an extent on, a bit a block.
+    short: [u16; EXTENTS.len()],
     /// Where they have candidates.
     taken: Taken,
 }
 
 impl Known {
-    /// Of blocks of a plane; of their own activity nothing is known yet.
-    pub(super) fn of(
+    /// Of the first sixteen of up to 32 blocks, and of the others.
+    pub(super) fn of_two(
         plane: usize,
         tiles: &Tiles,
         blocks: &[u32],
         past: &Past,
         carriers: &Carriers,
-    ) -> Self {
+    ) -> [Self; 2] {
+        let (first, second) = blocks.split_at(blocks.len().min(LANES));
+        [first, second].map(|blocks| Self::of(plane, tiles, blocks, past, carriers))
+    }
+
+    /// Of up to sixteen blocks of a plane; of their own activity nothing is known yet.
+    fn of(plane: usize, tiles: &Tiles, blocks: &[u32], past: &Past, carriers: &Carriers) -> Self {
         Self {
             count: blocks.len(),
             first: if plane == 0 { LUMA } else { CHROMA },
             above: above(&past.activity[plane], tiles, blocks),
-            extents: reach(&past.extents[plane], blocks),
+            short: short(&past.extents[plane], blocks),
             taken: carriers.taken(plane, blocks),
         }
+    }
+
+    /// A bit for each block that is there.
+    #[inline(always)]
+    fn all(&self) -> u16 {
+        ((1u32 << self.count) - 1) as u16
     }
 
     /// Whether no block has a coefficient.
     #[inline(always)]
     pub(super) fn empty(&self) -> bool {
-        self.extents[..self.count].iter().all(|&extent| extent == 0)
+        self.short[1] == self.all()
     }
 
     /// The blocks that have no number for a coefficient, a bit a block; `None` if none has one.
     #[inline(always)]
     fn holes(&self, at: usize, extent: u8) -> Option<u16> {
-        let mut holes = self.taken[at];
-        for (i, &own) in self.extents.iter().enumerate() {
-            holes |= u16::from(own < extent) << i;
-        }
-        let all = ((1u32 << self.count) - 1) as u16;
-        (holes & all != all).then_some(holes)
+        let holes = self.taken[at] | self.short[usize::from(extent) % EXTENTS.len()];
+        (holes & self.all() != self.all()).then_some(holes)
     }
 }
 
@@ -347,71 +353,90 @@ impl Known {
 fn dig(contexts: &mut Contexts, holes: u16) {
     if holes != 0 {
         for (i, context) in contexts.iter_mut().enumerate() {
-            if holes >> i & 1 == 1 {
-                *context = HOLE;
-            }
+            let hole = ((holes >> i & 1) as u8).wrapping_neg();
+            *context = HOLE & hole | *context & !hole;
         }
     }
 }
 
-/// Writes a group's coefficients; those that are not sent have to be 0. Returns how busy the blocks
-/// are.
+/// Writes the coefficients of two groups in turns; those that are not sent have to be 0. Returns how
+/// busy the blocks are.
 #[inline(always)]
-pub(super) fn encode(
+pub(super) fn encode<L: Numbers>(
     encoder: &mut Encoder,
-    group: &Group,
+    [first, second]: &[Group; 2],
     order: &Order,
-    known: Known,
-) -> Activity {
-    if known.empty() {
-        return [0; LANES];
+    known: &[Known; 2],
+) -> [Activity; 2] {
+    if known.iter().all(Known::empty) {
+        return [[0; LANES]; 2];
     }
-    let mut around = Around::new(known.above);
+    let [mut a, mut b] = known.each_ref().map(|known| Around::<L>::new(known.above));
     for &(at, extent) in &order.at {
         let at = usize::from(at) % 64;
-        let Some(holes) = known.holes(at, extent) else {
-            continue;
-        };
-        let values = &group[at].0;
-        let mut contexts = around.contexts(at, known.first);
-        dig(&mut contexts, holes);
-        let mut numbers = [0; LANES];
-        for i in 0..LANES {
-            numbers[i] = fold(values[i]);
-        }
-        encoder.vector(&contexts, &numbers, known.count);
-        around.put(at, values);
+        write(encoder, first, &mut a, &known[0], (at, extent));
+        write(encoder, second, &mut b, &known[1], (at, extent));
     }
-    around.activity()
+    [a.activity(), b.activity()]
+}
+
+/// Writes a coefficient of a group.
+#[inline(always)]
+fn write<L: Numbers>(
+    encoder: &mut Encoder,
+    group: &Group,
+    around: &mut Around<L>,
+    known: &Known,
+    (at, extent): (usize, u8),
+) {
+    let Some(holes) = known.holes(at, extent) else {
+        return;
+    };
+    let mut contexts = around.contexts(at, known.first);
+    dig(&mut contexts, holes);
+    encoder.vector(&contexts, &group[at].0.map(fold), known.count);
+    around.put(at, group[at]);
 }
 
 /// Reads them, with `WIDE` by AVX-512.
 #[inline(always)]
-pub(super) fn decode<const WIDE: bool>(
+pub(super) fn decode<const WIDE: bool, L: Numbers>(
     decoder: &mut Decoder,
-    group: &mut Group,
+    [first, second]: &mut [Group; 2],
     order: &Order,
-    known: Known,
-) -> Result<Activity, Error> {
-    if known.empty() {
-        return Ok([0; LANES]);
+    known: &[Known; 2],
+) -> Result<[Activity; 2], Error> {
+    if known.iter().all(Known::empty) {
+        return Ok([[0; LANES]; 2]);
     }
-    let mut around = Around::new(known.above);
+    let [mut a, mut b] = known.each_ref().map(|known| Around::<L>::new(known.above));
     for &(at, extent) in &order.at {
         let at = usize::from(at) % 64;
-        let Some(holes) = known.holes(at, extent) else {
-            continue;
-        };
-        let mut contexts = around.contexts(at, known.first);
-        dig(&mut contexts, holes);
-        let numbers = decoder.vector::<WIDE>(&contexts, known.count)?;
-        let values = &mut group[at].0;
-        for i in 0..LANES {
-            values[i] = unfold(numbers[i]);
-        }
-        around.put(at, values);
+        read::<WIDE, L>(decoder, first, &mut a, &known[0], (at, extent))?;
+        read::<WIDE, L>(decoder, second, &mut b, &known[1], (at, extent))?;
     }
-    Ok(around.activity())
+    Ok([a.activity(), b.activity()])
+}
+
+/// Reads a coefficient of a group.
+#[inline(always)]
+fn read<const WIDE: bool, L: Numbers>(
+    decoder: &mut Decoder,
+    group: &mut Group,
+    around: &mut Around<L>,
+    known: &Known,
+    (at, extent): (usize, u8),
+) -> Result<(), Error> {
+    let Some(holes) = known.holes(at, extent) else {
+        return Ok(());
+    };
+    let mut contexts = around.contexts(at, known.first);
+    dig(&mut contexts, holes);
+    let numbers = decoder.vector::<WIDE>(&contexts, known.count)?;
+    let values = Lanes(numbers.map(unfold));
+    group[at] = values;
+    around.put(at, values);
+    Ok(())
 }
 
 /// How busy the blocks above these are.

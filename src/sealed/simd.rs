@@ -3,7 +3,7 @@
 //! Same integers on all.
 
 use super::Error;
-use super::entropy::{self, Contexts, Decoder, Encoder, Step, Vector};
+use super::entropy::{self, Contexts, Decoder, Encoder, States, Step, Vector};
 use super::model::{self, Activity, Extents, Known, Order, Quantiser, Surface};
 use super::picture::{self, Tiles};
 use super::transform::{self, Group, LANES, Lanes, Numbers};
@@ -51,13 +51,13 @@ fastest!(
     transform::store(group: &Group, tiles: &Tiles, samples: &mut [u8], blocks: &[u32])
 );
 fastest!(
-    /// Writes a group's coefficients.
-    model::encode(
+    /// Writes the coefficients of two groups.
+    model::encode<Lanes, avx2::Sixteen>(
         encoder: &mut Encoder,
-        group: &Group,
+        groups: &[Group; 2],
         order: &Order,
-        known: Known
-    ) -> Activity
+        known: &[Known; 2]
+    ) -> [Activity; 2]
 );
 fastest!(
     /// The smooth surface through means.
@@ -101,28 +101,28 @@ pub(super) fn interleave(a: [u8; LANES], b: [u8; LANES]) -> [[u8; LANES]; 2] {
     }
 }
 
-/// Reads a group's coefficients.
+/// Reads the coefficients of two groups.
 pub(super) fn decode(
     decoder: &mut Decoder,
-    group: &mut Group,
+    groups: &mut [Group; 2],
     order: &Order,
-    known: Known,
-) -> Result<Activity, Error> {
+    known: &[Known; 2],
+) -> Result<[Activity; 2], Error> {
     #[cfg(target_arch = "x86_64")]
     if has_512() {
         #[target_feature(enable = "avx2,avx512f,avx512bw,avx512dq,avx512vl,popcnt")]
         fn wide(
             decoder: &mut Decoder,
-            group: &mut Group,
+            groups: &mut [Group; 2],
             order: &Order,
-            known: Known,
-        ) -> Result<Activity, Error> {
-            model::decode::<true>(decoder, group, order, known)
+            known: &[Known; 2],
+        ) -> Result<[Activity; 2], Error> {
+            model::decode::<true, avx2::Sixteen>(decoder, groups, order, known)
         }
         // SAFETY: the processor has what `wide` asks for.
-        return unsafe { wide(decoder, group, order, known) };
+        return unsafe { wide(decoder, groups, order, known) };
     }
-    model::decode::<false>(decoder, group, order, known)
+    model::decode::<false, Lanes>(decoder, groups, order, known)
 }
 
 /// The next `count` numbers: see [`Decoder::vector`].
@@ -144,13 +144,18 @@ pub(super) fn vector(
 }
 
 /// Symbols to words: see [`entropy::states`].
-pub(super) fn states(symbols: &[u16], steps: &[Step], words: &mut Vec<u16>) -> [u32; LANES] {
+pub(super) fn states(
+    symbols: &[u16],
+    chains: usize,
+    steps: &[Step],
+    words: &mut Vec<u16>,
+) -> [States; 2] {
     #[cfg(target_arch = "x86_64")]
     if has_512() {
         // SAFETY: the processor has what it asks for.
-        return unsafe { entropy::states_512(symbols, steps, words) };
+        return unsafe { entropy::states_512(symbols, chains, steps, words) };
     }
-    entropy::states(symbols, steps, words)
+    entropy::states(symbols, chains, steps, words)
 }
 
 /// Whether the processor has AVX-512 with bytes, words, 64-bit products and short vectors.
@@ -240,6 +245,18 @@ mod avx2 {
                 }
             }
             out
+        }
+
+        #[inline(always)]
+        fn greater(self, than: Self) -> Self {
+            // SAFETY: as above.
+            Self(unsafe { _mm256_cmpgt_epi16(self.0, than.0) })
+        }
+
+        #[inline(always)]
+        fn choose(self, first: Self, second: Self) -> Self {
+            // SAFETY: as above.
+            Self(unsafe { _mm256_blendv_epi8(second.0, first.0, self.0) })
         }
     }
 }

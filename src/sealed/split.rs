@@ -475,19 +475,19 @@ impl Splitter {
             self.encoder.vector(&[context; LANES], &out, blocks.len());
         }
         let extents = &self.past.extents[plane];
-        for sorted in model::farthest_first(extents, blocks).chunks(LANES) {
-            let mut group = ZERO;
+        for sorted in model::farthest_first(extents, blocks).chunks(2 * LANES) {
+            let mut groups = [ZERO; 2];
             for (lane, &i) in sorted.iter().enumerate() {
                 let from = &self.numbers[i as usize / LANES];
-                for (group, from) in group.iter_mut().zip(from) {
-                    group.0[lane] = from.0[i as usize % LANES];
+                for (group, from) in groups[lane / LANES].iter_mut().zip(from) {
+                    group.0[lane % LANES] = from.0[i as usize % LANES];
                 }
             }
-            let mut these = [0; LANES];
+            let mut these = [0; 2 * LANES];
             let these = model::pick(blocks, sorted, &mut these);
-            let known = Known::of(plane, tiles, these, &self.past, &self.carriers);
-            let now = simd::encode(&mut self.encoder, &group, order, known);
-            for (&block, now) in these.iter().zip(now) {
+            let known = Known::of_two(plane, tiles, these, &self.past, &self.carriers);
+            let now = simd::encode(&mut self.encoder, &groups, order, &known);
+            for (&block, &now) in these.iter().zip(now.as_flattened()) {
                 self.past.activity[plane][block as usize] = now;
             }
         }

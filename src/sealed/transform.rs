@@ -65,6 +65,15 @@ pub(super) trait Numbers: Copy + From<Lanes> + Into<Lanes> {
     fn times(self, by: i32) -> Self;
     /// [Mv], each number rounded once, halves up; the matrix fits 16 bits, times 2^15. N is even.
     fn product<const N: usize>(matrix: &[[i32; N]; N], vector: [Self; N]) -> [Self; N];
+    /// −1 where it is greater, else 0.
+    fn greater(self, than: Self) -> Self;
+    /// Where it is −1 the first, where it is 0 the second.
+    fn choose(self, first: Self, second: Self) -> Self;
+    /// Sixteen times the same.
+    #[inline(always)]
+    fn all(number: i16) -> Self {
+        Lanes([number; LANES]).into()
+    }
 }
 
 impl Numbers for Lanes {
@@ -113,6 +122,22 @@ impl Numbers for Lanes {
             }
         }
         out
+    }
+
+    #[inline(always)]
+    fn greater(mut self, than: Self) -> Self {
+        for i in 0..LANES {
+            self.0[i] = -i16::from(self.0[i] > than.0[i]);
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn choose(mut self, first: Self, second: Self) -> Self {
+        for i in 0..LANES {
+            self.0[i] = self.0[i] & first.0[i] | !self.0[i] & second.0[i];
+        }
+        self
     }
 }
 
