@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! One HTTP server: sends a request, signed or not, and reads a bounded answer.
 
+use super::patience::while_busy;
 use crate::client::Error;
 use crate::identity::Identity;
 use crate::protocol::signature::{self, Covered};
@@ -319,7 +320,8 @@ impl Connection {
     }
 }
 
-/// How requests go, see [`Connection`].
+/// How requests go, see [`Connection`]: again while the server is too busy for them, since there is
+/// somebody who waits.
 #[derive(Clone, Copy)]
 pub(super) struct Way<'a> {
     pub server: &'a Server,
@@ -336,7 +338,8 @@ impl Way<'_> {
     ) -> Result<Response, Error> {
         let payload = Payload::Message(message.into());
         let signer = Some(self.signer);
-        self.server.send(signer, method, path, &payload).await
+        let send = || self.server.send(signer, method.clone(), path, &payload);
+        while_busy(send).await
     }
 
     /// A signed request whose answer is empty.
@@ -358,7 +361,8 @@ impl Way<'_> {
     /// What anyone is told, as bytes.
     pub async fn bytes(self, path: &str) -> Result<Bytes, Error> {
         let empty = Payload::Message(Bytes::new());
-        let response = self.server.send(None, Method::GET, path, &empty).await?;
+        let send = || self.server.send(None, Method::GET, path, &empty);
+        let response = while_busy(send).await?;
         self.server.body(response, MAX_ANSWER_BYTES).await
     }
 

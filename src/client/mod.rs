@@ -8,7 +8,7 @@ mod error;
 pub mod fuzzing;
 pub mod gateway;
 mod http;
-mod patience;
+pub(crate) mod patience;
 pub mod reader;
 pub mod recorder;
 mod spool;

@@ -10,8 +10,10 @@ use tokio::time::Instant;
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// First pause before another try.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// Longest pause, unless the server asks for a longer one.
+/// Longest pause for somebody who waits, unless the server asks for a longer one, …
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+/// … and for nobody who does.
+const LONGEST_PAUSES: Duration = Duration::from_secs(30);
 
 /// Makes a request again, after growing pauses, while it fails for a reason that `may_pass`, until
 /// `patience` is used up. Dropping the future ends it at once.
@@ -21,6 +23,7 @@ pub(super) async fn patiently<T, F: Future<Output = Result<T, Error>>>(
     mut attempt: impl FnMut() -> F,
 ) -> Result<T, Error> {
     let began = Instant::now();
+    let longest = (patience / 10).clamp(LONGEST_PAUSE, LONGEST_PAUSES);
     let mut pause = FIRST_PAUSE;
     let mut tries = 1u32;
     loop {
@@ -34,7 +37,7 @@ pub(super) async fn patiently<T, F: Future<Output = Result<T, Error>>>(
             return Err(given_up(error, tries, spent));
         }
         tokio::time::sleep(wait).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        pause = (pause * 2).min(longest);
         tries += 1;
     }
 }
@@ -44,6 +47,14 @@ pub(super) async fn while_busy<T, F: Future<Output = Result<T, Error>>>(
     attempt: impl FnMut() -> F,
 ) -> Result<T, Error> {
     patiently(PATIENCE, Error::is_busy, attempt).await
+}
+
+/// Makes a request again, without end, while it fails for a reason that may pass: for what nobody
+/// waits for and must arrive.
+pub(crate) async fn until_it_arrives<T, F: Future<Output = Result<T, Error>>>(
+    attempt: impl FnMut() -> F,
+) -> Result<T, Error> {
+    patiently(Duration::MAX, Error::is_transient, attempt).await
 }
 
 /// Between half and the whole of a pause, so that those who failed together do not come back
@@ -74,8 +85,9 @@ fn given_up(mut error: Error, tries: u32, spent: Duration) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::Vault;
+    use crate::client::gateway::Gateway;
     use crate::client::vault::Operator;
+    use crate::client::{Ttp, Vault};
     use crate::identity::Identity;
     use crate::protocol::{Code, Jobs, Problem, encode};
     use axum::Router;
@@ -153,6 +165,35 @@ mod tests {
         let operator = Operator::connect(&server.url, None).unwrap();
         assert_eq!(operator.jobs().await.unwrap().time_ms, 7);
         assert_eq!(server.asked(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_third_party_and_a_gateway_may_be_busy_too() {
+        let identity = || Arc::new(Identity::generate().unwrap());
+        let server = Busy::start(2, "0", done()).await;
+        let ttp = Ttp::connect(&server.url, identity()).unwrap();
+        ttp.register(None, None).await.unwrap();
+        assert_eq!(server.asked(), 3);
+        let server = Busy::start(2, "0", done()).await;
+        let gateway = Gateway::connect(&server.url, identity()).unwrap();
+        gateway.forget(&[1; 32]).await.unwrap();
+        assert_eq!(server.asked(), 3);
+    }
+
+    #[tokio::test]
+    async fn what_must_arrive_is_sent_until_it_does_or_is_refused() {
+        let away = || Error::Network {
+            vault: "it".into(),
+            reason: "connection refused".into(),
+        };
+        let mut tries = 0u32;
+        let arrived = until_it_arrives(|| {
+            tries += 1;
+            std::future::ready(if tries < 4 { Err(away()) } else { Ok(tries) })
+        });
+        assert_eq!(arrived.await.unwrap(), 4);
+        let refused = until_it_arrives(|| std::future::ready(Err::<(), _>(Error::Cancelled)));
+        assert!(matches!(refused.await, Err(Error::Cancelled)));
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 //! Tickets ahead of time: a task that keeps a few segments prepared, so that whoever marks live
 //! video never waits for the third party, and tells the third party what was sent.
 
-use super::ttp::{RETRY, patiently};
+use super::patience::until_it_arrives;
 use super::{Error, Ttp, runtime};
 use crate::identity::Identity;
 use crate::protocol::{Agreed, Features, Mode, TicketRequest};
@@ -176,7 +176,7 @@ impl Fetching {
         match work.await {
             Err(e) if e.is_transient() => {
                 let tries = self.failed.borrow().is_some();
-                let wait = if tries { RETRY.1 / 6 } else { RETRY.0 };
+                let wait = Duration::from_secs(if tries { 5 } else { 1 });
                 self.failed.send_replace(Some(Arc::new(e)));
                 tokio::time::sleep(wait).await;
                 None
@@ -225,13 +225,13 @@ async fn report(
     mut reports: mpsc::UnboundedReceiver<(Features, Option<Evidence>)>,
 ) {
     while let Some((features, evidence)) = reports.recv().await {
-        let noted = patiently(|| ttp.features(&features)).await;
+        let noted = until_it_arrives(|| ttp.features(&features)).await;
         let (Ok(Some(challenge)), Some(mut evidence)) = (noted, evidence) else {
             continue;
         };
         if let Ok(opening) = blocking(move || evidence.open(&challenge)).await {
             // A refusal is final.
-            let _ = patiently(|| ttp.open(&agreed, features.ticket, &opening)).await;
+            let _ = until_it_arrives(|| ttp.open(&agreed, features.ticket, &opening)).await;
         }
     }
 }

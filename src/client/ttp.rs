@@ -32,24 +32,6 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// How long an arbitration or a retrieval may take without a sign of life.
 const ARBITRATION: Duration = Duration::from_secs(3600);
 
-/// First and longest wait after a failure.
-pub(super) const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-
-/// The outcome, tried again as long as what failed may pass.
-pub(crate) async fn patiently<T, F>(work: impl Fn() -> F) -> Result<T, Error>
-where
-    F: Future<Output = Result<T, Error>>,
-{
-    let mut wait = RETRY.0;
-    loop {
-        match work().await {
-            Err(e) if e.is_transient() => tokio::time::sleep(wait).await,
-            outcome => return outcome,
-        }
-        wait = (wait * 2).min(RETRY.1);
-    }
-}
-
 /// A signed connection to a third party. Clones share connections.
 #[derive(Clone, Debug)]
 pub struct Ttp(Connection);

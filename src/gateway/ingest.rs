@@ -2,8 +2,8 @@
 //! Sealed streams from the network into the vault: a pipeline for each connection.
 
 use super::{Counts, Inner, STREAMS, lock, new_name};
+use crate::client::patience::until_it_arrives;
 use crate::client::runtime;
-use crate::client::ttp::patiently;
 use crate::protocol::{Signed, decode};
 use crate::store::{unhex, write_whole};
 use gst::prelude::*;
@@ -219,7 +219,7 @@ fn tell(inner: &Inner, structure: &gst::StructureRef) -> Result<(), String> {
     let ttp = inner.ttp.clone();
     let runtime = runtime().map_err(|e| e.to_string())?;
     runtime.spawn(async move {
-        if let Err(e) = patiently(|| ttp.receipt(end.clone())).await {
+        if let Err(e) = until_it_arrives(|| ttp.receipt(end.clone())).await {
             tracing::warn!(error = %e, "the third party was not told of a segment");
         }
     });
