@@ -168,78 +168,37 @@ impl Joiner {
         let (blocks, cells) = changed.split_at(whole);
         edges(decoder, tiles, self.picture.plane_mut(plane), cells)?;
         let luma = plane == 0;
-        let by = self.quantiser;
-        let means = &mut self.past.means[plane];
-        let first = MEAN + if luma { 0 } else { MEANS };
-        for blocks in blocks.chunks(LANES) {
-            let mut contexts = [first; LANES];
-            for (context, &block) in contexts.iter_mut().zip(blocks) {
-                *context += model::uneven(means, tiles, block as usize);
-            }
-            let numbers = simd::vector(decoder, &contexts, blocks.len())?;
-            for (number, &block) in numbers.into_iter().zip(blocks) {
-                let like = model::mean(means, tiles, block as usize);
-                let off = by.step.wrapping_mul(unfold(number));
-                means[block as usize] = like.wrapping_add(off);
-            }
-        }
-        let exact = match luma || by.loss > 0 {
+        self.means(plane, tiles, blocks, decoder)?;
+        let exact = match luma || self.quantiser.loss > 0 {
             true => self.flags(luma, blocks, decoder, sent)?,
             false => vec![None; blocks.len()],
         };
-        let extents = &mut self.past.extents[plane];
-        for blocks in blocks.chunks(LANES) {
-            let context = EXTENT + u8::from(!luma);
-            let numbers = simd::vector(decoder, &[context; LANES], blocks.len())?;
-            for (number, &block) in numbers.into_iter().zip(blocks) {
-                let like = model::extent(extents, tiles, block as usize);
-                let extent = i16::from(like).wrapping_add(unfold(number));
-                let extent = u8::try_from(extent).ok().filter(|&extent| extent <= FAR);
-                extents[block as usize] =
-                    extent.ok_or(Error::Rest("a block that reaches too far"))?;
-            }
-        }
-        let sorted = model::farthest_first(extents, blocks);
+        self.extents(plane, tiles, blocks, decoder)?;
         let means = &self.past.means[plane];
         model::surfaces(means, tiles, blocks, &mut self.surfaces);
-        let each = self.each;
         if luma {
-            sent.predictions = vec![0; blocks.len() * each];
+            sent.predictions = vec![0; blocks.len() * self.each];
         }
-        let order = &self.order[usize::from(!luma)];
+        let sorted = model::farthest_first(&self.past.extents[plane], blocks);
+        let order = usize::from(!luma);
         for both in sorted.chunks(2 * LANES) {
             let mut these = [0; 2 * LANES];
             let these = model::pick(blocks, both, &mut these);
             let known = Known::of_two(plane, tiles, these, &self.past, &self.carriers);
             let mut groups = [ZERO; 2];
-            let now = simd::decode(decoder, &mut groups, order, &known)?;
+            let now = simd::decode(decoder, &mut groups, &self.order[order], &known)?;
             for (&block, &now) in these.iter().zip(now.as_flattened()) {
                 self.past.activity[plane][block as usize] = now;
             }
             let halves = both.chunks(LANES).zip(these.chunks(LANES));
             for ((group, known), (sorted, these)) in groups.iter_mut().zip(&known).zip(halves) {
-                if by.loss > 0 && !known.empty() {
-                    let mut steps = [by.step; LANES];
-                    for (step, &i) in steps.iter_mut().zip(sorted) {
-                        if exact[i as usize].is_some() {
-                            *step = 1;
-                        }
-                    }
-                    simd::scale(group, &steps);
+                if self.quantiser.loss > 0 && !known.empty() {
+                    self.scale(group, sorted, &exact);
                 }
-                for ((mean, &block), &i) in group[0].0.iter_mut().zip(these).zip(sorted) {
-                    *mean = means[block as usize].wrapping_add(exact[i as usize].unwrap_or(0));
-                }
-                for (lane, &i) in sorted.iter().enumerate() {
-                    let (surface, own) = (&self.surfaces[i as usize / LANES], i as usize % LANES);
-                    for (at, like) in SMOOTH.into_iter().zip(surface) {
-                        let value = &mut group[at].0[lane];
-                        *value = value.wrapping_add(like.0[own]);
-                    }
-                }
+                self.predict(group, plane, sorted, these, &exact);
                 if luma {
                     for (lane, (&i, &block)) in sorted.iter().zip(these).enumerate() {
-                        let predictions = &mut sent.predictions[i as usize * each..];
+                        let predictions = &mut sent.predictions[i as usize * self.each..];
                         for (at, prediction) in self.carriers.of(block).zip(predictions) {
                             *prediction = group[at].0[lane];
                         }
@@ -256,6 +215,87 @@ impl Joiner {
             self.sorted = sorted;
         }
         Ok(())
+    }
+
+    /// Reads the blocks' means, as far as they are not exact.
+    fn means(
+        &mut self,
+        plane: usize,
+        tiles: &Tiles,
+        blocks: &[u32],
+        decoder: &mut Decoder,
+    ) -> Result<(), Error> {
+        let means = &mut self.past.means[plane];
+        let first = MEAN + if plane == 0 { 0 } else { MEANS };
+        for blocks in blocks.chunks(LANES) {
+            let mut contexts = [first; LANES];
+            for (context, &block) in contexts.iter_mut().zip(blocks) {
+                *context += model::uneven(means, tiles, block as usize);
+            }
+            let numbers = simd::vector(decoder, &contexts, blocks.len())?;
+            for (number, &block) in numbers.into_iter().zip(blocks) {
+                let like = model::mean(means, tiles, block as usize);
+                let off = self.quantiser.step.wrapping_mul(unfold(number));
+                means[block as usize] = like.wrapping_add(off);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads how far the blocks' coefficients reach.
+    fn extents(
+        &mut self,
+        plane: usize,
+        tiles: &Tiles,
+        blocks: &[u32],
+        decoder: &mut Decoder,
+    ) -> Result<(), Error> {
+        let extents = &mut self.past.extents[plane];
+        for blocks in blocks.chunks(LANES) {
+            let context = EXTENT + u8::from(plane != 0);
+            let numbers = simd::vector(decoder, &[context; LANES], blocks.len())?;
+            for (number, &block) in numbers.into_iter().zip(blocks) {
+                let like = model::extent(extents, tiles, block as usize);
+                let extent = i16::from(like).wrapping_add(unfold(number));
+                let extent = u8::try_from(extent).ok().filter(|&extent| extent <= FAR);
+                extents[block as usize] =
+                    extent.ok_or(Error::Rest("a block that reaches too far"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Numbers of steps to coefficients; of blocks that are exact a step is one.
+    fn scale(&self, group: &mut Group, sorted: &[u32], exact: &[Option<i16>]) {
+        let mut steps = [self.quantiser.step; LANES];
+        for (step, &i) in steps.iter_mut().zip(sorted) {
+            if exact[i as usize].is_some() {
+                *step = 1;
+            }
+        }
+        simd::scale(group, &steps);
+    }
+
+    /// Adds what is known without them to coefficients of blocks, whose numbers are `sorted`.
+    fn predict(
+        &self,
+        group: &mut Group,
+        plane: usize,
+        sorted: &[u32],
+        blocks: &[u32],
+        exact: &[Option<i16>],
+    ) {
+        let means = &self.past.means[plane];
+        for ((mean, &block), &i) in group[0].0.iter_mut().zip(blocks).zip(sorted) {
+            *mean = means[block as usize].wrapping_add(exact[i as usize].unwrap_or(0));
+        }
+        for (lane, &i) in sorted.iter().enumerate() {
+            let (surface, own) = (&self.surfaces[i as usize / LANES], i as usize % LANES);
+            for (at, like) in SMOOTH.into_iter().zip(surface) {
+                let value = &mut group[at].0[lane];
+                *value = value.wrapping_add(like.0[own]);
+            }
+        }
     }
 
     /// Reads which candidates are wide, if these are blocks of luma, and of each block that is exact
