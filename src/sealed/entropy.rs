@@ -225,11 +225,7 @@ impl Encoder {
 
     /// Appends all that was collected to `out`.
     pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
-        let chains = if self.symbols.len() < MANY * LANES {
-            1
-        } else {
-            2
-        };
+        let chains = 1 + usize::from(self.symbols.len() >= MANY * LANES);
         // Four times, so that equal numbers in a row need not wait for each other. The last
         // context's last token is none: what is not there is counted there.
         let mut counts = vec![[0u32; ALL]; 4];
