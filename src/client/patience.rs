@@ -10,10 +10,10 @@ use tokio::time::Instant;
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// First pause before another try.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// Longest pause for somebody who waits, unless the server asks for a longer one, …
+/// Longest pause if somebody waits, unless the server asks for a longer one, …
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
-/// … and for nobody who does.
-const LONGEST_PAUSES: Duration = Duration::from_secs(30);
+/// … and if nobody does.
+const LONGEST_PAUSE_UNWATCHED: Duration = Duration::from_secs(30);
 
 /// Makes a request again, after growing pauses, while it fails for a reason that `may_pass`, until
 /// `patience` is used up. Dropping the future ends it at once.
@@ -23,7 +23,7 @@ pub(super) async fn patiently<T, F: Future<Output = Result<T, Error>>>(
     mut attempt: impl FnMut() -> F,
 ) -> Result<T, Error> {
     let began = Instant::now();
-    let longest = (patience / 10).clamp(LONGEST_PAUSE, LONGEST_PAUSES);
+    let longest = (patience / 10).clamp(LONGEST_PAUSE, LONGEST_PAUSE_UNWATCHED);
     let mut pause = FIRST_PAUSE;
     let mut tries = 1u32;
     loop {

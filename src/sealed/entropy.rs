@@ -225,7 +225,6 @@ impl Encoder {
 
     /// Appends all that was collected to `out`.
     pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
-        let chains = 1 + usize::from(self.symbols.len() >= MANY * LANES);
         // Four times, so that equal numbers in a row need not wait for each other. The last
         // context's last token is none: what is not there is counted there.
         let mut counts = vec![[0u32; ALL]; 4];
@@ -235,7 +234,9 @@ impl Encoder {
             }
         }
         let mut steps = vec![Step::default(); ALL];
-        for (context, steps) in steps.chunks_exact_mut(STRIDE).enumerate() {
+        // Steps that do nothing are there already: of what is not used, and of holes.
+        let all = steps.chunks_exact_mut(STRIDE).enumerate();
+        for (context, steps) in all.take(CHOICES) {
             let count = |token: usize| -> u64 {
                 let parts = counts
                     .iter()
@@ -246,11 +247,6 @@ impl Encoder {
             let total = |costs: &[u64; STRIDE]| -> u64 {
                 costs.iter().zip(&counts).map(|(cost, n)| cost * n).sum()
             };
-            // A step that does nothing is there already.
-            if context == usize::from(HOLE) {
-                out.push(chains as u8);
-                continue;
-            }
             if counts == [0; TOKENS] {
                 out.push(UNUSED);
                 continue;
@@ -264,12 +260,14 @@ impl Encoder {
                 start += u32::from(frequency);
             }
         }
+        let chains = 1 + usize::from(self.symbols.len() >= MANY * LANES);
         let states = simd::states(&self.symbols, chains, &steps, &mut self.words);
         if self.holds > 0 {
             self.raw.push(self.held as u8);
         }
         let states = states[..chains].as_flattened();
-        out.reserve(4 + 4 * states.len() + 2 * self.words.len() + self.raw.len());
+        out.reserve(5 + 4 * states.len() + 2 * self.words.len() + self.raw.len());
+        out.push(chains as u8);
         out.extend_from_slice(&(self.words.len() as u32).to_le_bytes());
         out.extend(states.iter().flat_map(|state| state.to_le_bytes()));
         out.extend(self.words.iter().flat_map(|word| word.to_le_bytes()));

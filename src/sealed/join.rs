@@ -180,13 +180,13 @@ impl Joiner {
             sent.predictions = vec![0; blocks.len() * self.each];
         }
         let sorted = model::farthest_first(&self.past.extents[plane], blocks);
-        let order = usize::from(!luma);
+        let order = &self.order[usize::from(!luma)];
         for both in sorted.chunks(2 * LANES) {
             let mut these = [0; 2 * LANES];
             let these = model::pick(blocks, both, &mut these);
             let known = Known::of_two(plane, tiles, these, &self.past, &self.carriers);
             let mut groups = [ZERO; 2];
-            let now = simd::decode(decoder, &mut groups, &self.order[order], &known)?;
+            let now = simd::decode(decoder, &mut groups, order, &known)?;
             for (&block, &now) in these.iter().zip(now.as_flattened()) {
                 self.past.activity[plane][block as usize] = now;
             }
