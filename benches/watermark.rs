@@ -91,7 +91,7 @@ fn blocks(c: &mut Criterion) {
     let key = Key::from_bytes([9; 32]);
     let settings = Settings {
         density: Some(1.0),
-        classes: Settings::default().classes[..1].to_vec(),
+        per_block: Some(1),
         ..Settings::default()
     };
     let layout = Layout::new(&key, 0, &settings, 8, 8);

@@ -7,7 +7,7 @@ mod common;
 
 use gstcamvault::luma::{LumaMut, Plane};
 use gstcamvault::watermark::basis::exact;
-use gstcamvault::watermark::{BITS, BLOCK, Dither, Key, Layout, Settings, Word, embed};
+use gstcamvault::watermark::{BITS, BLOCK, Dither, Key, Layout, Settings, Word, embed, position};
 use std::collections::HashMap;
 use std::f64::consts::TAU;
 
@@ -78,19 +78,21 @@ fn clip(name: &str) -> Option<Vec<Plane>> {
 
 /// A coefficient of a block in one layout: what the attack ranks, and what is true of it.
 struct Place {
-    /// The attack's measures, greater where a mark is thought to be.
-    measures: [f64; 4],
+    /// The attack's measures, greater where a mark is thought to be: means over the block's
+    /// coefficients, since all of them are marks or none is.
+    measures: [f64; 5],
     /// Guess of its bit.
     guess: bool,
     /// Its bit, if it is a mark.
     mark: Option<bool>,
 }
 
-const MEASURES: [&str; 4] = [
+const MEASURES: [&str; 5] = [
     "value on the lattices of [RTBF]",
     "value mod s/2 stands still over time",
     "varies less than under other layouts",
     "mean jumps when the layout changes",
+    "far from zero",
 ];
 
 fn attack(frames: &[Plane], settings: &Settings, seed: u8) -> Vec<Place> {
@@ -105,9 +107,9 @@ fn attack(frames: &[Plane], settings: &Settings, seed: u8) -> Vec<Place> {
         .collect();
     let columns = WIDTH / BLOCK;
     let blocks = columns * (HEIGHT / BLOCK);
-    let classes = &settings.classes;
-    // [layout][block, class]: values over time, of what the cloud sees.
-    let mut values = vec![vec![Vec::new(); blocks * classes.len()]; layouts.len()];
+    let each = settings.each();
+    // [layout][coefficient that can be a mark]: values over time, of what the cloud sees.
+    let mut values = vec![vec![Vec::new(); blocks * each]; layouts.len()];
     // Marks that were really made.
     let mut marks: Vec<HashMap<usize, bool>> = vec![HashMap::new(); layouts.len()];
     for (time, frame) in frames.iter().enumerate() {
@@ -118,28 +120,24 @@ fn attack(frames: &[Plane], settings: &Settings, seed: u8) -> Vec<Place> {
         embed(picture, &layouts[which], word, Some(&mut trace));
         for (mark, &delta) in layouts[which].marks().iter().zip(trace.deltas()) {
             if delta != 0 {
-                let class = classes.iter().position(|&c| c == mark.class).unwrap();
-                let block = usize::from(mark.y) * columns + usize::from(mark.x);
-                marks[which].insert(
-                    block * classes.len() + class,
-                    word.bit(usize::from(mark.bit)),
-                );
+                let place = position(settings, WIDTH, mark).unwrap();
+                marks[which].insert(place, word.bit(usize::from(mark.bit)));
             }
         }
         for block in 0..blocks {
-            let (x, y) = (block % columns * BLOCK, block / columns * BLOCK);
-            let pixels = frame.luma().block(x, y).map(f64::from);
-            for (i, &class) in classes.iter().enumerate() {
+            let (x, y) = (block % columns, block / columns);
+            let pixels = frame.luma().block(x * BLOCK, y * BLOCK).map(f64::from);
+            for (i, class) in settings.carriers(x, y).enumerate() {
                 let products = pixels.iter().zip(exact(class));
                 let value = products.map(|(pixel, basis)| pixel * basis).sum::<f64>();
-                values[which][block * classes.len() + i].push(value);
+                values[which][block * each + i].push(value);
             }
         }
     }
     let step = f64::from(settings.step);
     let mut places = Vec::new();
     for which in 0..layouts.len() {
-        for place in 0..blocks * classes.len() {
+        for place in 0..blocks * each {
             let here = &values[which][place];
             let others = values.iter().enumerate().filter(|(i, _)| *i != which);
             let others: Vec<&Vec<f64>> = others.map(|(_, values)| &values[place]).collect();
@@ -174,11 +172,18 @@ fn attack(frames: &[Plane], settings: &Settings, seed: u8) -> Vec<Place> {
                     x.hypot(y) - elsewhere / count,
                     varies / variance(here),
                     (average(here) - mean_elsewhere).abs(),
+                    average(here).abs(),
                 ],
                 guess: cos * (TAU * 25.0 / step).cos() + sin * (TAU * 25.0 / step).sin() > 0.0,
                 mark: marks[which].get(&place).copied(),
             });
         }
+    }
+    for block in places.chunks_exact_mut(each) {
+        let mean = std::array::from_fn(|i| {
+            block.iter().map(|place| place.measures[i]).sum::<f64>() / each as f64
+        });
+        block.iter_mut().for_each(|place| place.measures = mean);
     }
     places
 }

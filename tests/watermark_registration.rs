@@ -71,15 +71,22 @@ fn found(marked: &[u8], filter: &str, [w, h]: [usize; 2], known: bool) -> Option
     Some((votes.score(), votes.word().distance(WORD)))
 }
 
-/// Tries a case and says how it went; whether it was found with at most a tenth of the bits wrong.
-fn case(marked: &[u8], name: &str, filter: &str, size: [usize; 2], known: bool) -> bool {
+/// Tries a case and says how it went; whether it was found with at most so many bits wrong.
+fn case(
+    marked: &[u8],
+    name: &str,
+    filter: &str,
+    size: [usize; 2],
+    known: bool,
+    wrong: u32,
+) -> bool {
     let start = Instant::now();
     let found = found(marked, filter, size, known);
     println!(
         "{name}, {filter}, size known: {known}: {found:.1?} in {:.1?}",
         start.elapsed()
     );
-    found.is_some_and(|(_, errors)| errors <= 13)
+    found.is_some_and(|(_, errors)| errors <= wrong)
 }
 
 /// So many percent of the size, even.
@@ -91,6 +98,10 @@ fn cut(x: usize, y: usize) -> (String, [usize; 2]) {
     let [w, h] = part(70);
     (format!("crop={w}:{h}:{x}:{y}:exact=1"), [w, h])
 }
+
+/// Wrong bits that hardly matter, and those that an arbiter still accepts.
+const TENTH: u32 = 13;
+const ACCEPTED: u32 = 32;
 
 const CORNERS: [[usize; 2]; 4] = [[0, 0], [232, 130], [101, 90], [33, 17]];
 
@@ -116,7 +127,7 @@ fn made_video_is_found() {
             if SMALL && known != filter.starts_with("scale") {
                 continue;
             }
-            if !case(&marked, "made", &filter, size, known) {
+            if !case(&marked, "made", &filter, size, known, TENTH) {
                 missed.push((filter.clone(), known));
             }
         }
@@ -152,18 +163,17 @@ fn real_video_is_found() {
         .to_vec();
         cases.extend(CORNERS.map(|[x, y]| cut(x, y)));
         for (filter, size) in cases {
-            // Of a dark scene 30 % cut off leave few marks for two seconds of one layout: not every
-            // place is promised, and in vain a search takes long where the size is not known.
-            let hard =
-                name.contains("night") && CORNERS[2..].iter().any(|&[x, y]| cut(x, y).0 == filter);
-            if !case(&marked, name, &filter, size, hard) && !hard {
+            // Of a dark scene 30 % cut off leave few marks for two seconds of one layout.
+            let dark = name.contains("night") && filter.starts_with("crop");
+            let wrong = if dark { ACCEPTED } else { TENTH };
+            if !case(&marked, name, &filter, size, false, wrong) {
                 missed.push(format!("{name}: {filter}"));
             }
         }
         // Aimed at, not promised.
         for degrees in [1.0, -2.7] {
             let filter = format!("rotate={degrees}*PI/180");
-            case(&marked, name, &filter, [WIDTH, HEIGHT], false);
+            case(&marked, name, &filter, [WIDTH, HEIGHT], false, TENTH);
         }
     }
     assert!(missed.is_empty(), "{missed:?}");

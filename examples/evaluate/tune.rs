@@ -41,7 +41,7 @@ fn parse(text: &str, start: Settings) -> Result<(Settings, f64)> {
             "density" => settings.density = Some(value.parse()?),
             "per_block" => settings.per_block = Some(value.parse()?),
             "layouts" => settings.layouts = value.parse()?,
-            "coefficients" => settings.classes = Settings::parse_classes(value)?,
+            "coefficients" => settings.set_classes(Settings::parse_classes(value)?),
             "group" => group = value.parse()?,
             name => return Err(format!("{name}: no such setting").into()),
         }

@@ -193,7 +193,7 @@ mod tests {
             Some(signs.clone())
         );
         assert_eq!(Sign::unpack(&[3], 1), None);
-        let count = 30 * 40 * settings.classes.len();
+        let count = 30 * 40 * settings.each();
         let plain: Vec<i16> = (0..count).map(|i| (i * 31 % 900) as i16 - 450).collect();
         let mut stored = plain.clone();
         for (mark, sign) in layout.marks().iter().zip(&signs) {

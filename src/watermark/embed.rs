@@ -9,9 +9,9 @@
 //! marked = D + P          erased = marked − P
 //! ```
 //!
-//! A block in which a pixel could leave 0..=255 under either value of any of its bits is left as it
-//! is (Δ̂ = 0), so that adding never clips and erasing is exact. The choice does not depend on the
-//! bits: it tells nothing of them.
+//! Where a pixel of a block could leave 0..=255 under either value of any of its bits, only those of its
+//! marks are made that leave room, one after the other (of the rest Δ̂ = 0): so adding never clips and
+//! erasing is exact. The choice does not depend on the bits: it tells nothing of them.
 
 use super::basis::{SHIFT, coefficient, fixed};
 use super::{BLOCK, Layout, Mark, Word};
@@ -56,25 +56,29 @@ pub fn embed(picture: &mut LumaMut, layout: &Layout, word: Word, mut trace: Opti
     let shape = picture.as_ref().shape();
     for marks in layout.blocks() {
         let (x, y) = place(&marks[0]);
-        let inside = x + BLOCK <= shape.width && y + BLOCK <= shape.height;
-        let room = inside && {
-            let block = picture.as_ref().block(x, y);
-            let (low, high, change) = changes(&block, marks, layout.step(), word);
-            let room = picture.has_room(x, y, &low, &high);
-            if room {
-                picture.add(x, y, &change);
+        let start = trace.as_ref().map_or(0, |trace| trace.deltas.len());
+        if let Some(trace) = &mut trace {
+            trace.deltas.resize(start + marks.len(), 0);
+        }
+        if x + BLOCK > shape.width || y + BLOCK > shape.height {
+            continue;
+        }
+        let block = picture.as_ref().block(x, y);
+        let mut changes = Changes::default();
+        for (i, mark) in marks.iter().enumerate() {
+            let deltas = {
+                let x = coefficient(&block, mark.class);
+                [false, true].map(|bit| delta(x, mark, layout.step(), bit))
+            };
+            let with = changes.with(mark, deltas, word.bit(mark.bit.into()));
+            if picture.has_room(x, y, &pixels(&with.low), &pixels(&with.high)) {
+                changes = with;
                 if let Some(trace) = &mut trace {
-                    trace.deltas.extend(marks.iter().map(|mark| {
-                        let x = coefficient(&block, mark.class);
-                        delta(x, mark, layout.step(), word.bit(mark.bit.into())) as i16
-                    }));
+                    trace.deltas[start + i] = deltas[usize::from(word.bit(mark.bit.into()))] as i16;
                 }
             }
-            room
-        };
-        if !room && let Some(trace) = &mut trace {
-            trace.deltas.extend(marks.iter().map(|_| 0));
         }
+        picture.add(x, y, &pixels(&changes.chosen));
     }
 }
 
@@ -103,29 +107,37 @@ fn place(mark: &Mark) -> (usize, usize) {
     (usize::from(mark.x) * BLOCK, usize::from(mark.y) * BLOCK)
 }
 
-/// Least and greatest change of every pixel over all values of the block's bits, and the change for
-/// `word`.
-fn changes(
-    block: &Block<i16>,
-    marks: &[Mark],
-    step: u32,
-    word: Word,
-) -> (Block<i16>, Block<i16>, Block<i16>) {
-    let (mut low, mut high, mut chosen) = ([0; 64], [0; 64], [0; 64]);
-    for mark in marks {
-        let x = coefficient(block, mark.class);
-        let deltas = [false, true].map(|bit| delta(x, mark, step, bit));
-        let ours = deltas[usize::from(word.bit(mark.bit.into()))];
-        let basis = fixed(mark.class);
-        for i in 0..64 {
-            let basis = i32::from(basis[i]);
-            let [zero, one] = deltas.map(|delta| delta * basis);
-            low[i] += zero.min(one);
-            high[i] += zero.max(one);
-            chosen[i] += ours * basis;
+/// Changes of a block by some of its marks, times 2^16: the least and greatest over all values of
+/// their bits, and those for the word.
+#[derive(Clone, Copy)]
+struct Changes {
+    low: Block<i32>,
+    high: Block<i32>,
+    chosen: Block<i32>,
+}
+
+impl Default for Changes {
+    fn default() -> Self {
+        Self {
+            low: [0; 64],
+            high: [0; 64],
+            chosen: [0; 64],
         }
     }
-    (pixels(&low), pixels(&high), pixels(&chosen))
+}
+
+impl Changes {
+    /// With one more mark, whose Δ̂ for either bit is `deltas`.
+    fn with(mut self, mark: &Mark, deltas: [i32; 2], bit: bool) -> Self {
+        let basis = fixed(mark.class);
+        for i in 0..64 {
+            let [zero, one] = deltas.map(|delta| delta * i32::from(basis[i]));
+            self.low[i] += zero.min(one);
+            self.high[i] += zero.max(one);
+            self.chosen[i] += if bit { one } else { zero };
+        }
+        self
+    }
 }
 
 fn accumulate(sum: &mut Block<i32>, mark: &Mark, delta: i32) {

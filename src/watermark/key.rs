@@ -44,11 +44,10 @@ impl std::fmt::Debug for Key {
 pub(super) struct LayoutKey(Zeroizing<[u8; 32]>);
 
 impl LayoutKey {
-    /// The stream of tile (`x`, `y`): so a layout is the same wherever the picture ends.
-    pub(super) fn stream(&self, x: u32, y: u32) -> Stream {
+    /// The stream of a row of blocks: so a layout is the same wherever the picture ends.
+    pub(super) fn stream(&self, row: u32) -> Stream {
         let mut iv = [0; 16];
-        iv[..4].copy_from_slice(&x.to_be_bytes());
-        iv[4..8].copy_from_slice(&y.to_be_bytes());
+        iv[..4].copy_from_slice(&row.to_be_bytes());
         Stream {
             cipher: ctr::Ctr128BE::<Aes256>::new((&*self.0).into(), (&iv).into()),
             words: Zeroizing::new([0; 64]),

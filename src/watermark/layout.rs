@@ -5,10 +5,6 @@ use super::key::LayoutKey;
 use super::{BITS, BLOCK, Class, Dither, Key, Placement, Settings};
 use std::ops::Range;
 
-/// Blocks of a tile, side by side. So few, that every part of a picture gets its share of marks and
-/// every bit too.
-const TILE: usize = 16;
-
 /// One coefficient of one block that carries a bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
@@ -105,59 +101,59 @@ fn dither(settings: &Settings, random: impl FnOnce(u32) -> u32) -> u16 {
 }
 
 fn keyed(key: &LayoutKey, settings: &Settings, [width, height]: [usize; 2]) -> Vec<Mark> {
-    let each = settings.each();
-    let tile = TileShape::new(settings, width * height);
-    let mut marks = Vec::with_capacity(tile.wanted * width.div_ceil(TILE) * height);
+    let shares = Shares::new(settings, width * height);
+    let mut marks = Vec::new();
     for y in 0..height {
-        for column in 0..width.div_ceil(TILE) {
-            let mut stream = key.stream(column as u32, y as u32);
-            for run in 0..tile.wanted {
-                let cells = tile.run(run);
-                let cell = cells.start + stream.below(cells.len() as u32) as usize;
-                let dither = dither(settings, |n| 16 * stream.below(n / 16));
-                let x = column * TILE + cell / each;
-                let class = settings.carriers(x, y).nth(cell % each);
-                if let Some(class) = class.filter(|_| x < width) {
-                    marks.push(Mark {
-                        x: x as u16,
-                        y: y as u16,
-                        class,
-                        bit: tile.bit(column, y, run) as u8,
-                        dither,
-                    });
-                }
+        let mut stream = key.stream(y as u32);
+        for (share, blocks) in shares.of_row(width).enumerate() {
+            let x = blocks.start + stream.below(blocks.len() as u32) as usize;
+            if x >= width {
+                break;
+            }
+            for (number, class) in settings.carriers(x, y).enumerate() {
+                marks.push(Mark {
+                    x: x as u16,
+                    y: y as u16,
+                    class,
+                    bit: shares.bit(share, y, number),
+                    dither: dither(settings, |n| 16 * stream.below(n / 16)),
+                });
             }
         }
     }
     marks
 }
 
-/// How the cells (coefficients of blocks that can carry a bit) of a tile are cut into runs of about equal length, one
-/// mark in each.
-struct TileShape {
-    cells: usize,
-    wanted: usize,
+/// How each row of blocks is cut into shares of about equal length, with one marked block in each.
+struct Shares {
+    /// Blocks of a share.
+    length: f64,
+    /// Marks of a marked block.
+    each: usize,
 }
 
-impl TileShape {
+impl Shares {
     fn new(settings: &Settings, blocks: usize) -> Self {
-        let cells = TILE * settings.each();
-        let wanted = (settings.density(blocks) * TILE as f64).round() as usize;
+        let each = settings.each();
         Self {
-            cells,
-            wanted: wanted.clamp(1, cells),
+            length: (each as f64 / settings.density(blocks)).max(1.0),
+            each,
         }
     }
 
-    fn run(&self, run: usize) -> Range<usize> {
-        let start = |run: usize| (run * self.cells).div_ceil(self.wanted);
-        start(run)..start(run + 1)
+    /// The shares of a row of `width` blocks from its left end on. The last one may reach beyond its
+    /// right end: where marks are does not depend on where that is.
+    fn of_row(&self, width: usize) -> impl Iterator<Item = Range<usize>> {
+        let start = |share: usize| (share as f64 * self.length).ceil() as usize;
+        let shares = (0..).map(move |share| start(share)..start(share + 1));
+        shares.take_while(move |blocks| blocks.start < width)
     }
 
-    /// A tile goes on where its left neighbour ended, a row far from the one above (0.62 of the
-    /// bits): whatever the size, all bits get about the same.
-    fn bit(&self, column: usize, y: usize, run: usize) -> usize {
-        (column * self.wanted + y * 79 + run) % BITS
+    /// The bit of mark `number` of a share's marked block. A share goes on where its left neighbour
+    /// ended, a row far from the one above (0.62 of the bits): whatever the size, all bits get about
+    /// the same.
+    fn bit(&self, share: usize, y: usize, number: usize) -> u8 {
+        ((share * self.each + y * 79 + number) % BITS) as u8
     }
 }
 
@@ -174,18 +170,13 @@ pub fn position(settings: &Settings, width: usize, mark: &Mark) -> Option<usize>
 /// on the key, so that one party can treat all coefficients of a bit alike without knowing which
 /// are marked.
 pub fn carried_bits(settings: &Settings, width: usize, height: usize) -> Vec<u8> {
-    let each = settings.each();
     let [width, height] = [width, height].map(|side| side / BLOCK);
-    let tile = TileShape::new(settings, width * height);
-    let run_of: Vec<usize> = (0..tile.wanted)
-        .flat_map(|run| tile.run(run).map(move |_| run))
-        .collect();
-    let mut bits = Vec::with_capacity(width * height * each);
+    let shares = Shares::new(settings, width * height);
+    let mut bits = Vec::with_capacity(width * height * shares.each);
     for y in 0..height {
-        for x in 0..width {
-            for number in 0..each {
-                let run = run_of[x % TILE * each + number];
-                bits.push(tile.bit(x / TILE, y, run) as u8);
+        for (share, blocks) in shares.of_row(width).enumerate() {
+            for _ in blocks.start..blocks.end.min(width) {
+                bits.extend((0..shares.each).map(|number| shares.bit(share, y, number)));
             }
         }
     }
@@ -197,7 +188,7 @@ fn runs(key: &LayoutKey, settings: &Settings, [width, height]: [usize; 2]) -> Ve
     let run = width * height * classes / BITS;
     let wanted = settings.density(width * height) / classes as f64 * run as f64;
     let wanted = (wanted.round() as usize).min(run);
-    let mut stream = key.stream(0, 0);
+    let mut stream = key.stream(0);
     let mut order: Vec<u32> = (0..run as u32).collect();
     for i in 0..wanted {
         order.swap(i, i + stream.below((run - i) as u32) as usize);

@@ -38,8 +38,10 @@ pub enum Dither {
 /// Which coefficients of which blocks are marks, and of which bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placement {
-    /// In every 16 blocks side by side always the same number, each anywhere in its share of them,
-    /// by the key. Which bit it is depends on the share alone: see [`super::carried_bits`].
+    /// Each row of blocks is cut into shares of equal length, as the density asks; anywhere in each,
+    /// by the key, is one block with a mark in every coefficient of it that can carry one. Several in
+    /// one block cost an encoder hardly more than one (docs/decisions/0003). Which bits they are
+    /// depends on the share alone: see [`super::carried_bits`].
     Keyed,
     /// [RTBF] Algorithm 3: all coefficients in raster order of blocks, bit i owns the i-th of 128
     /// equal runs; of every run the same keyed choice where not all are wanted.
@@ -56,8 +58,8 @@ pub struct Settings {
     pub dither: Dither,
     /// Coefficients that can carry a bit.
     pub classes: Vec<Class>,
-    /// Of how many of them each block has one that can, with [`Placement::Keyed`]; `None`: of all.
-    /// Which ones is public: see [`Settings::carriers`].
+    /// How many of them can in each block, and do in a marked one, with [`Placement::Keyed`]; `None`:
+    /// all. Which ones is public: see [`Settings::carriers`].
     pub per_block: Option<usize>,
     /// Marks per block; `None`: [`Settings::DENSE`] for small pictures, [`Settings::SPARSE`] for
     /// large ones.
@@ -99,7 +101,7 @@ impl Default for Settings {
             step: 100,
             dither: Dither::Keyed,
             classes: [1, 8, 9, 2, 16].map(Class).to_vec(),
-            per_block: None,
+            per_block: Some(4),
             density: None,
             layouts: 4,
             placement: Placement::Keyed,
@@ -112,7 +114,7 @@ impl Settings {
     /// 44 dB.
     pub const DENSE: f64 = 0.1875;
     /// Marks per block of others: measured (docs/evaluation.md).
-    pub const SPARSE: f64 = 0.125;
+    pub const SPARSE: f64 = 0.12;
     /// Blocks of a large picture: 512×512 pixels have 4,096.
     pub const LARGE: usize = 4_500;
 
@@ -122,6 +124,7 @@ impl Settings {
     pub fn picture() -> Self {
         Self {
             step: 76,
+            per_block: Some(1),
             density: Some(0.3125),
             layouts: 1,
             ..Self::default()
@@ -183,6 +186,12 @@ impl Settings {
             1..=64 => Ok(()),
             layouts => Err(SettingsError::Layouts(layouts)),
         }
+    }
+
+    /// Takes other coefficients, and no more of a block than there are.
+    pub fn set_classes(&mut self, classes: Vec<Class>) {
+        self.per_block = self.per_block.map(|most| most.min(classes.len()));
+        self.classes = classes;
     }
 
     /// Coefficients a block that can carry a bit.

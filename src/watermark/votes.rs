@@ -221,8 +221,8 @@ pub(super) fn coefficient(block: &Block<f64>, mark: &Mark) -> f64 {
     products.map(|(sample, basis)| sample * basis).sum()
 }
 
-/// Whether a block as it is now can have carried a mark. [`embed`](super::embed()) leaves out blocks
-/// without room for either bit, so in those that it did not leave out half a step in one of the two
+/// Whether a block as it is now can have carried a mark. [`embed`](super::embed()) leaves out marks
+/// without room for either bit, so of those that it did not leave out half a step in one of the two
 /// directions leads to pixels within 0..=255. The rest is noise that would hide the few marks of a
 /// bit in a dark scene.
 #[inline]

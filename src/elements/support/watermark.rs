@@ -45,6 +45,7 @@ impl Preset {
 
 const DEFAULT_STEP: u32 = 0;
 const DEFAULT_DITHER: f64 = -2.0;
+const DEFAULT_PER_BLOCK: u32 = 0;
 const DEFAULT_REDUNDANCY: f64 = 0.0;
 const DEFAULT_LAYOUTS: u32 = 0;
 
@@ -54,6 +55,7 @@ struct Chosen {
     step: u32,
     dither: f64,
     coefficients: Option<String>,
+    per_block: u32,
     redundancy: f64,
     layouts: u32,
     key_file: Option<PathBuf>,
@@ -71,6 +73,7 @@ impl Default for Chosen {
             step: DEFAULT_STEP,
             dither: DEFAULT_DITHER,
             coefficients: None,
+            per_block: DEFAULT_PER_BLOCK,
             redundancy: DEFAULT_REDUNDANCY,
             layouts: DEFAULT_LAYOUTS,
             key_file: None,
@@ -118,9 +121,16 @@ impl Properties {
                 .blurb("Coefficients that can carry a bit, as vertical and horizontal frequency: '01 10 11 02 20' (none = the preset's)")
                 .mutable_playing()
                 .build(),
+            glib::ParamSpecUInt::builder("per-block")
+                .nick("Per block")
+                .blurb("Coefficients of a marked block that carry a bit each: with several in one block an encoder needs fewer bytes, with one in each places are harder to find (0 = the preset's: 4, picture: 1)")
+                .maximum(64)
+                .default_value(DEFAULT_PER_BLOCK)
+                .mutable_playing()
+                .build(),
             glib::ParamSpecDouble::builder("redundancy")
                 .nick("Redundancy")
-                .blurb("Marks per block of 8x8 pixels, in sixteenths (0 = the preset's: 0.125, in pictures below 4500 blocks 0.1875; picture: 0.3125; paper: 20)")
+                .blurb("Marks per block of 8x8 pixels (0 = the preset's: 0.12, in pictures below 4500 blocks 0.1875; picture: 0.3125; paper: 20)")
                 .maximum(64.0)
                 .default_value(DEFAULT_REDUNDANCY)
                 .mutable_playing()
@@ -152,6 +162,7 @@ impl Properties {
             "step" => chosen.step = value.get().unwrap_or(DEFAULT_STEP),
             "dither" => chosen.dither = value.get().unwrap_or(DEFAULT_DITHER),
             "coefficients" => chosen.coefficients = value.get().ok().flatten(),
+            "per-block" => chosen.per_block = value.get().unwrap_or(DEFAULT_PER_BLOCK),
             "redundancy" => chosen.redundancy = value.get().unwrap_or(DEFAULT_REDUNDANCY),
             "layouts" => chosen.layouts = value.get().unwrap_or(DEFAULT_LAYOUTS),
             _ => return false,
@@ -173,6 +184,7 @@ impl Properties {
             "step" => chosen.step.to_value(),
             "dither" => chosen.dither.to_value(),
             "coefficients" => chosen.coefficients.to_value(),
+            "per-block" => chosen.per_block.to_value(),
             "redundancy" => chosen.redundancy.to_value(),
             "layouts" => chosen.layouts.to_value(),
             _ => return None,
@@ -200,7 +212,10 @@ impl Properties {
                 };
             }
             if let Some(text) = &chosen.coefficients {
-                settings.classes = Settings::parse_classes(text)?;
+                settings.set_classes(Settings::parse_classes(text)?);
+            }
+            if chosen.per_block != DEFAULT_PER_BLOCK {
+                settings.per_block = Some(chosen.per_block as usize);
             }
             if chosen.redundancy > 0.0 {
                 settings.density = Some(chosen.redundancy);
