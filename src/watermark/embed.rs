@@ -129,9 +129,8 @@ impl Default for Changes {
 impl Changes {
     /// With one more mark, whose Δ̂ for either bit is `deltas`.
     fn with(mut self, mark: &Mark, deltas: [i32; 2], bit: bool) -> Self {
-        let basis = fixed(mark.class);
-        for i in 0..64 {
-            let [zero, one] = deltas.map(|delta| delta * i32::from(basis[i]));
+        for (i, &basis) in fixed(mark.class).iter().enumerate() {
+            let [zero, one] = deltas.map(|delta| delta * i32::from(basis));
             self.low[i] += zero.min(one);
             self.high[i] += zero.max(one);
             self.chosen[i] += if bit { one } else { zero };
