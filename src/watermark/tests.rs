@@ -183,7 +183,9 @@ fn every_bit_gets_its_share_of_marks() {
         for mark in layout.marks() {
             assert_eq!(bits[position(&settings, width, mark).unwrap()], mark.bit);
         }
-        assert!(least >= 0.6 * mean && most <= 1.6 * mean);
+        // Four at once are harder to share out evenly.
+        let beyond = if per_block == 1 { 1.4 } else { 1.6 };
+        assert!(least >= 0.6 * mean && most <= beyond * mean);
     }
 }
 
