@@ -56,26 +56,26 @@ pub fn embed(picture: &mut LumaMut, layout: &Layout, word: Word, mut trace: Opti
     let shape = picture.as_ref().shape();
     for marks in layout.blocks() {
         let (x, y) = place(&marks[0]);
-        let start = trace.as_ref().map_or(0, |trace| trace.deltas.len());
-        if let Some(trace) = &mut trace {
-            trace.deltas.resize(start + marks.len(), 0);
-        }
         if x + BLOCK > shape.width || y + BLOCK > shape.height {
+            if let Some(trace) = &mut trace {
+                trace.deltas.extend(marks.iter().map(|_| 0));
+            }
             continue;
         }
         let block = picture.as_ref().block(x, y);
         let mut changes = Changes::default();
-        for (i, mark) in marks.iter().enumerate() {
-            let deltas = {
-                let x = coefficient(&block, mark.class);
-                [false, true].map(|bit| delta(x, mark, layout.step(), bit))
-            };
-            let with = changes.with(mark, deltas, word.bit(mark.bit.into()));
-            if picture.has_room(x, y, &pixels(&with.low), &pixels(&with.high)) {
+        for mark in marks {
+            let coefficient = coefficient(&block, mark.class);
+            let deltas = [false, true].map(|bit| delta(coefficient, mark, layout.step(), bit));
+            let bit = word.bit(mark.bit.into());
+            let with = changes.with(mark, deltas, bit);
+            let room = picture.has_room(x, y, &pixels(&with.low), &pixels(&with.high));
+            if room {
                 changes = with;
-                if let Some(trace) = &mut trace {
-                    trace.deltas[start + i] = deltas[usize::from(word.bit(mark.bit.into()))] as i16;
-                }
+            }
+            if let Some(trace) = &mut trace {
+                let made = if room { deltas[usize::from(bit)] } else { 0 };
+                trace.deltas.push(made as i16);
             }
         }
         picture.add(x, y, &pixels(&changes.chosen));
