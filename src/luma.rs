@@ -227,19 +227,20 @@ impl<'a> LumaMut<'a> {
         }
     }
 
-    /// Whether `low` and `high` can be added to the 8×8 pixels from (`x`, `y`) on, each to any
-    /// sample, without one of them leaving 0..=255.
+    /// The least that has to be added to every sample of the 8×8 pixels from (`x`, `y`) on besides
+    /// `change`, so that none leaves 0..=255; `None` if nothing helps.
     #[inline]
-    pub fn has_room(&self, x: usize, y: usize, low: &Block<i16>, high: &Block<i16>) -> bool {
-        let mut fits = true;
-        for i in 0..8 {
-            let range = 8 * i..8 * i + 8;
-            let (low, high) = (&low[range.clone()], &high[range]);
+    pub fn shift_that_fits(&self, x: usize, y: usize, change: &Block<i16>) -> Option<i16> {
+        let (mut least, mut most) = (i16::MAX, i16::MIN);
+        for (i, change) in change.chunks_exact(8).enumerate() {
             self.as_ref().samples(x, y + i, |j, sample| {
-                fits &= sample + low[j] >= 0 && sample + high[j] <= 255;
+                least = least.min(sample + change[j]);
+                most = most.max(sample + change[j]);
             });
         }
-        fits
+        let shift = (-least).max(0) + (255 - most).min(0);
+        let fits = least + shift >= 0 && most + shift <= 255;
+        fits.then_some(shift)
     }
 
     /// Adds `change` to the luma of the 8×8 pixels from (`x`, `y`) on; for RGB, to all three

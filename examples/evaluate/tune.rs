@@ -40,6 +40,7 @@ fn parse(text: &str, start: Settings) -> Result<(Settings, f64)> {
             "step" => settings.step = value.parse()?,
             "density" => settings.density = Some(value.parse()?),
             "per_block" => settings.per_block = Some(value.parse()?),
+            "lift" => settings.lift = value.parse()?,
             "layouts" => settings.layouts = value.parse()?,
             "coefficients" => settings.set_classes(Settings::parse_classes(value)?),
             "group" => group = value.parse()?,

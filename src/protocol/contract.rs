@@ -202,6 +202,7 @@ impl Contract {
             density: (self.density > 0).then(|| f64::from(self.density) / 16.0),
             layouts: 1,
             placement: Placement::Keyed,
+            lift: 0,
         };
         let fits = self.version == 1
             && STEPS.contains(&self.step)

@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// the coarser a grid of scales and angles may be.
 const MOST: [usize; 2] = [640, 480];
 
-/// Blocks that have a pixel this near to black or white mostly had no room for a mark. What is
-/// nearer to the truth takes longer ([`super::votes`]).
+/// Blocks that have a pixel this near to black or white mostly had no room for a mark, or had to be
+/// lifted for it. What is nearer to the truth takes longer ([`super::votes`]).
 const NEAR: f32 = 6.0;
 
 /// Least marks whose nearness to the lattices is near enough to normally distributed.

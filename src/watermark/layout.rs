@@ -32,6 +32,7 @@ impl Mark {
 pub struct Layout {
     marks: Vec<Mark>,
     step: u32,
+    lift: i16,
 }
 
 /// Says nothing of the places.
@@ -57,12 +58,22 @@ impl Layout {
         Self {
             marks,
             step: settings.step,
+            lift: settings.lift.into(),
         }
     }
 
     #[cfg(test)]
     pub(super) fn of(marks: Vec<Mark>, step: u32) -> Self {
-        Self { marks, step }
+        Self {
+            marks,
+            step,
+            lift: 0,
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn marks_mut(&mut self) -> &mut [Mark] {
+        &mut self.marks
     }
 
     /// All marks.
@@ -84,6 +95,11 @@ impl Layout {
     /// Quantiser step in units of luma coefficients.
     pub fn step(&self) -> u32 {
         self.step
+    }
+
+    /// [`Settings::lift`].
+    pub(super) fn lift(&self) -> i16 {
+        self.lift
     }
 }
 

@@ -68,6 +68,10 @@ pub struct Settings {
     pub layouts: u32,
     /// Placement.
     pub placement: Placement,
+    /// How much brighter or darker a block near black or white may become where its marks have no room
+    /// otherwise, in units of luma. 0: such marks are left out, and readers leave out the votes of
+    /// blocks that cannot have carried one. So it is in contracts, whose owner does not know the bits.
+    pub lift: u8,
 }
 
 /// Settings that make no sense.
@@ -105,6 +109,7 @@ impl Default for Settings {
             density: None,
             layouts: 4,
             placement: Placement::Keyed,
+            lift: 16,
         }
     }
 }
@@ -153,6 +158,7 @@ impl Settings {
             per_block: None,
             layouts: 1,
             placement: Placement::Runs,
+            lift: 0,
         }
     }
 

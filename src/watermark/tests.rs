@@ -228,7 +228,7 @@ fn picture() -> impl Strategy<Value = (Shape, Vec<u8>)> {
         0usize..9,
         samples(),
         any::<u64>(),
-        0..4u8,
+        0..6u8,
     )
         .prop_map(|(width, height, padding, samples, seed, kind)| {
             let pixel = match samples {
@@ -246,6 +246,8 @@ fn picture() -> impl Strategy<Value = (Shape, Vec<u8>)> {
                         0 => state as u8,
                         1 => [0, 255][(state & 1) as usize],
                         2 => (i % stride * 255 / stride) as u8,
+                        3 => (state % 19) as u8,
+                        4 => 255 - (state % 19) as u8,
                         _ => (120 + state % 17) as u8,
                     }
                 })
@@ -270,12 +272,14 @@ proptest! {
         step in (1u32..100).prop_map(|quarter| 4 * quarter),
         per_block in 1usize..=5,
         part in 0.02f64..1.0,
+        lift in 0u8..60,
         epoch in 0u32..5,
     ) {
         let settings = Settings {
             step,
             per_block: Some(per_block),
             density: Some(part * per_block as f64),
+            lift,
             ..Settings::default()
         };
         let layout = Layout::new(&key(), epoch, &settings, shape.width, shape.height);
@@ -285,6 +289,66 @@ proptest! {
         prop_assert_eq!(trace.deltas().len(), layout.marks().len());
         erase(&mut LumaMut::new(&mut data, shape).unwrap(), &layout, &trace);
         prop_assert!(data == original);
+    }
+
+    /// Why nothing that is done to a frame tells a bit of whoever's dithers are secret: another word
+    /// is the same as other dithers.
+    #[test]
+    fn a_turned_bit_is_a_dither_half_a_step_further(
+        (shape, original) in picture(),
+        word in any::<u128>(),
+        turned in any::<u128>(),
+        step in (1u16..100).prop_map(|quarter| 4 * quarter),
+        lift in 0u8..60,
+    ) {
+        let settings = Settings { step: step.into(), density: Some(1.5), lift, ..Settings::default() };
+        let layout = Layout::new(&key(), 0, &settings, shape.width, shape.height);
+        let mut other = layout.clone();
+        for mark in other.marks_mut() {
+            if Word(turned).bit(mark.bit.into()) {
+                mark.dither = (mark.dither + 8 * step) % (16 * step);
+            }
+        }
+        let marked = |layout: &Layout, word: u128| {
+            let mut data = original.clone();
+            embed(&mut LumaMut::new(&mut data, shape).unwrap(), layout, Word(word), None);
+            data
+        };
+        prop_assert!(marked(&layout, word) == marked(&other, word ^ turned));
+    }
+}
+
+/// Black, white and what is nearly so is lifted or lowered as much as its marks need; where that is not
+/// allowed it stays as it is.
+#[test]
+fn black_and_white_make_room() {
+    let (width, height) = (640, 480);
+    let word = Word(0x0123_4567_89ab_cdef_fedc_ba98_7654_3210);
+    for (level, lift, enough) in [
+        (0u8, 40, true),
+        (255, 40, true),
+        (0, 0, false),
+        (255, 0, false),
+    ] {
+        let settings = Settings {
+            lift,
+            ..Settings::default()
+        };
+        let layout = Layout::new(&key(), 0, &settings, width, height);
+        let mut picture = Plane::new(width, height, vec![level; width * height]).unwrap();
+        let mut trace = Trace::default();
+        embed(&mut picture.luma_mut(), &layout, word, Some(&mut trace));
+        let made = trace.deltas().iter().filter(|&&delta| delta != 0).count();
+        let all = layout.marks().len();
+        if enough {
+            assert!(made * 50 > all * 49, "{level}: {made} of {all}");
+            assert_eq!(read(&picture.luma(), &layout).word(), word);
+        } else {
+            // Changes that round to nothing in one direction have room.
+            assert!(made * 20 < all, "{level}: {made} of {all}");
+            let near = |&sample: &u8| sample.abs_diff(level) <= 1;
+            assert!(picture.data().iter().all(near));
+        }
     }
 }
 

@@ -41,7 +41,7 @@ impl Tally {
         for marks in layout.blocks() {
             let block = block([marks[0].x, marks[0].y].map(|side| usize::from(side) * BLOCK));
             votes.extend(marks.iter().map(|mark| match &block {
-                Some(block) if could_carry(block, mark, layout.step()) => {
+                Some(block) if layout.lift() > 0 || could_carry(block, mark, layout.step()) => {
                     let y = gains[mark.class.index()] * coefficient(block, mark);
                     lattice_vote(y, mark, layout.step()) as f32
                 }
@@ -221,10 +221,10 @@ pub(super) fn coefficient(block: &Block<f64>, mark: &Mark) -> f64 {
     products.map(|(sample, basis)| sample * basis).sum()
 }
 
-/// Whether a block as it is now can have carried a mark. [`embed`](super::embed()) leaves out marks
-/// without room for either bit, so of those that it did not leave out half a step in one of the two
-/// directions leads to pixels within 0..=255. The rest is noise that would hide the few marks of a
-/// bit in a dark scene.
+/// Whether a block as it is now can have carried a mark of an owner who does not know the bits. It
+/// leaves out marks without room for either bit, so of those that it did not leave out half a step in
+/// one of the two directions leads to pixels within 0..=255. The rest is noise that would hide the few
+/// marks of a bit in a dark scene.
 #[inline]
 fn could_carry(block: &Block<f64>, mark: &Mark, step: u32) -> bool {
     /// What a codec may have changed.
