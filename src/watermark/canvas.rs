@@ -185,7 +185,7 @@ fn fit(energy: f32, squares: i32, marks: i32, keyed: bool) -> f32 {
     }
     let squares = squares / f32::from(GREATEST * GREATEST);
     let nearness = (squares - marks / 3.0) / (marks * (4.0 / 45.0)).sqrt();
-    // As in `votes::fit`; how dense the marks are a second look will tell.
+    // As in `votes::fit`.
     agreement.max((agreement + nearness) * std::f32::consts::FRAC_1_SQRT_2)
 }
 

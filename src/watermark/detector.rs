@@ -47,8 +47,6 @@ pub struct Detector {
     kept: Vec<Plane>,
     stride: u64,
     seen: u64,
-    /// Whether the registration is not merely a first guess.
-    searched: bool,
 }
 
 impl Detector {
@@ -68,7 +66,6 @@ impl Detector {
             kept: Vec::new(),
             stride: 1,
             seen: 0,
-            searched: false,
         }
     }
 
@@ -84,7 +81,6 @@ impl Detector {
             // known to be another.
             let size = self.original.unwrap_or(here);
             self.register_as(Registration::scaled(here, size));
-            self.searched = false;
         }
         let most = (KEPT_BYTES / (here[0] * here[1]).max(1)).clamp(2, KEPT);
         if self.seen.is_multiple_of(self.stride) {
@@ -149,7 +145,6 @@ impl Detector {
 
     /// Starts anew with where a search found the original, and reads the frames that were kept.
     pub fn register(&mut self, registration: Registration) {
-        self.searched = true;
         self.register_as(registration);
     }
 
@@ -187,10 +182,7 @@ impl Detector {
     /// Whether the picture seems to be where it is thought to be.
     pub fn is_registered(&self) -> bool {
         let nearness = self.nearness / self.frames.max(1) as f64;
-        // A search has looked which density it is.
-        let certain = self.searched || self.original.is_some() || self.settings.density.is_some();
-        let dither = self.settings.dither;
-        fit(self.votes().score(), nearness, dither, certain) >= REGISTERED
+        fit(self.votes().score(), nearness, self.settings.dither) >= REGISTERED
     }
 
     /// Whether the votes are so weak that [`Detector::restore`] may help.

@@ -136,8 +136,7 @@ impl Search {
         }
         attempt.resized_and_shifted(&KINDS[..1]);
         attempt.resized_and_shifted(&KINDS[1..]);
-        let best = attempt.best.filter(|found| found.score >= SETTLED)?;
-        Some(attempt.as_dense_as_it_is(best))
+        attempt.best.filter(|found| found.score >= SETTLED)
     }
 }
 
@@ -237,7 +236,7 @@ impl Attempt<'_> {
 
     /// Both numbers in one, of a frame or the mean of several.
     fn fit(&self, score: f64, nearness: f64) -> f64 {
-        fit(score, nearness, self.search.settings.dither, true)
+        fit(score, nearness, self.search.settings.dither)
     }
 
     /// What one frame says under the layout that fits best, or under the one whose turn it is, if that
@@ -265,30 +264,24 @@ impl Attempt<'_> {
         readings.max_by(|a, b| a.score.total_cmp(&b.score))
     }
 
-    /// The score of all frames together.
-    fn combined(&mut self, registration: &Registration, layouts: usize, turns: &mut Turns) -> f64 {
-        let [score, nearness] = self.both(registration, layouts, turns);
-        self.fit(score, nearness)
-    }
-
-    /// Agreement and nearness of all frames together. Frames of a still scene add nothing to each
+    /// The score of all frames together. Frames of a still scene add nothing to each
     /// other: marks are added up over frames before they are compared, and of the nearness the mean
     /// counts. Whose turn it is in each frame is left in `turns`, or taken from there: a little way
     /// off it is the same.
-    fn both(&mut self, registration: &Registration, layouts: usize, turns: &mut Turns) -> [f64; 2] {
+    fn combined(&mut self, registration: &Registration, layouts: usize, turns: &mut Turns) -> f64 {
         let mut tallies: Vec<Tally> = self.layouts[layouts].0.iter().map(Tally::new).collect();
         let mut nearness = 0.0;
         for (i, frame) in self.frames.iter().enumerate() {
             let turn = turns.get(i).copied();
             let Some(reading) = self.read(frame, registration, layouts, turn) else {
-                return [0.0; 2];
+                return 0.0;
             };
             if turn.is_none() {
                 turns.push(reading.layout);
             }
             // Nothing to expect of the rest.
             if i == 0 && reading.score < WORTH_A_LOOK / 2.0 {
-                return [0.0; 2];
+                return 0.0;
             }
             tallies[reading.layout].add(&reading.tally, 1.0);
             nearness += reading.nearness;
@@ -299,36 +292,7 @@ impl Attempt<'_> {
             // About as long as so many votes of a slide take.
             self.work += 40 * self.frames.len() as u64 * layout.marks().len() as u64;
         }
-        [votes.score(), nearness / self.frames.len() as f64]
-    }
-
-    /// Of a picture that was cut the size is not known, and so not whether its marks are dense. The
-    /// places of the fewer are among those of the more, so that either way the marks are where they
-    /// should be; but only one way those of a bit agree.
-    fn as_dense_as_it_is(&mut self, found: Found) -> Found {
-        let [width, height] = found.registration.size;
-        let blocks = (width / BLOCK * (height / BLOCK)).max(1);
-        if self.search.original.is_some() || self.search.settings.density.is_some() {
-            return found;
-        }
-        // Clearly on the other side.
-        let part = if blocks < Settings::LARGE { 1.1 } else { 0.9 };
-        let factor = (Settings::LARGE as f64 / blocks as f64).sqrt() * part;
-        let other = Registration {
-            size: [width, height].map(|side| (side as f64 * factor) as usize),
-            ..found.registration
-        };
-        let [ours, theirs] = [found.registration, other].map(|registration| {
-            let layouts = self.layouts(registration.size);
-            self.both(&registration, layouts, &mut Turns::new())
-        });
-        match theirs[0] > ours[0] + 1.0 {
-            true => Found {
-                registration: other,
-                score: self.fit(theirs[0], theirs[1]),
-            },
-            false => found,
-        }
+        self.fit(votes.score(), nearness / self.frames.len() as f64)
     }
 
     /// Takes a guess that looked good in one frame to all frames, and betters it.

@@ -175,15 +175,10 @@ impl Votes {
 }
 
 /// [`Votes::score`] and [`Votes::nearness`] in one number, in standard deviations. Where a codec left
-/// too much noise for the second the first may do. The second does alone only if it is certain how
-/// dense the marks are: under the layout of another density the places are right and the bits are not.
-pub(super) fn fit(score: f64, nearness: f64, dither: Dither, certain: bool) -> f64 {
+/// too much noise for the second the first may do.
+pub(super) fn fit(score: f64, nearness: f64, dither: Dither) -> f64 {
     match dither {
-        Dither::Keyed => {
-            let most = if certain { f64::MAX } else { 2.0 * score };
-            let nearness = nearness.min(most);
-            score.max((score + nearness) * std::f64::consts::FRAC_1_SQRT_2)
-        }
+        Dither::Keyed => score.max((score + nearness) * std::f64::consts::FRAC_1_SQRT_2),
         Dither::Fixed(_) => score,
     }
 }
