@@ -10,7 +10,6 @@ use gstcamvault::watermark::basis::exact;
 use gstcamvault::watermark::{BITS, BLOCK, Dither, Key, Layout, Settings, Word, embed, position};
 use std::collections::HashMap;
 use std::f64::consts::TAU;
-use std::path::Path;
 use std::process::Command;
 
 const WIDTH: usize = 256;
@@ -80,36 +79,22 @@ fn average(values: &[f64]) -> f64 {
 /// What is left of frames after x264, with a keyframe where the layout changes.
 fn encoded(frames: &[Plane], crf: u32) -> Vec<Plane> {
     let folder = tempfile::tempdir().unwrap();
-    let [raw, coded] = ["raw", "coded.h264"].map(|name| folder.path().join(name));
+    let [raw, coded, decoded] =
+        ["raw", "coded.h264", "decoded"].map(|name| folder.path().join(name));
     // With colourless chroma: as gray, ffmpeg would change the range.
     let chroma = [128; WIDTH * HEIGHT / 2];
     let samples: Vec<[&[u8]; 2]> = frames.iter().map(|f| [f.data(), &chroma]).collect();
     std::fs::write(&raw, samples.concat().concat()).unwrap();
-    let [size, group, crf] = [
-        format!("{WIDTH}x{HEIGHT}"),
-        GROUP.to_string(),
-        crf.to_string(),
-    ];
-    let ffmpeg = |before: &[&str], file: &Path, after: &[&str]| {
-        let output = Command::new("ffmpeg")
-            .args(["-v", "error", "-nostdin"])
-            .args(before)
-            .arg("-i")
-            .arg(file)
-            .args(after)
-            .output()
-            .expect("ffmpeg is installed by tests/run.sh");
-        assert!(output.status.success(), "{output:?}");
-        output.stdout
-    };
-    let yuv = ["-f", "rawvideo", "-pix_fmt", "yuv420p"];
-    let x264 = ["-c:v", "libx264", "-preset", "veryfast", "-crf", &crf];
-    let groups = ["-g", &group, "-keyint_min", &group, "-sc_threshold", "0"];
-    let coding = [&x264[..], &groups, &["-f", "h264", "-"]].concat();
-    let data = ffmpeg(&[&yuv[..], &["-s", &size]].concat(), &raw, &coding);
-    std::fs::write(&coded, data).unwrap();
-    let decoding = [&["-fps_mode", "passthrough"][..], &yuv, &["-"]].concat();
-    let data = ffmpeg(&["-f", "h264"], &coded, &decoding);
+    let yuv = "-f rawvideo -pix_fmt yuv420p";
+    let coding = format!(
+        "{yuv} -s {WIDTH}x{HEIGHT} -i {} -c:v libx264 -preset veryfast -crf {crf} \
+         -g {GROUP} -keyint_min {GROUP} -sc_threshold 0",
+        raw.display()
+    );
+    common::ffmpeg(&coding, &coded);
+    let decoding = format!("-i {} -fps_mode passthrough {yuv}", coded.display());
+    common::ffmpeg(&decoding, &decoded);
+    let data = std::fs::read(decoded).unwrap();
     let frames = data.chunks_exact(WIDTH * HEIGHT * 3 / 2);
     let luma: Vec<&[u8]> = frames.map(|frame| &frame[..WIDTH * HEIGHT]).collect();
     planes(&luma.concat())

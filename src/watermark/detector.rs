@@ -80,7 +80,7 @@ impl Detector {
             // Until a search says otherwise: the whole picture, resized if the original's size is
             // known to be another.
             let size = self.original.unwrap_or(here);
-            self.register_as(Registration::scaled(here, size));
+            self.register(Registration::scaled(here, size));
         }
         let most = (KEPT_BYTES / (here[0] * here[1]).max(1)).clamp(2, KEPT);
         if self.seen.is_multiple_of(self.stride) {
@@ -143,12 +143,9 @@ impl Detector {
         self.nearness += nearness;
     }
 
-    /// Starts anew with where a search found the original, and reads the frames that were kept.
+    /// Starts anew with where the original is thought or was found to be, and reads the frames that were
+    /// kept.
     pub fn register(&mut self, registration: Registration) {
-        self.register_as(registration);
-    }
-
-    fn register_as(&mut self, registration: Registration) {
         let [width, height] = registration.size;
         let settings = Settings {
             density: Some(self.settings.density(width / BLOCK * (height / BLOCK))),
@@ -246,7 +243,7 @@ impl Detector {
         let before = (self.registration, self.tallies.clone());
         let counted = (self.recent.clone(), self.frames, self.nearness);
         let score = self.votes().score();
-        self.register_as(best.1);
+        self.register(best.1);
         if self.votes().score() < score {
             (self.registration, self.tallies) = before;
             (self.recent, self.frames, self.nearness) = counted;

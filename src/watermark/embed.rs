@@ -65,9 +65,9 @@ pub fn embed(picture: &mut LumaMut, layout: &Layout, word: Word, mut trace: Opti
                 let bit = word.bit(mark.bit.into());
                 *wanted = delta(coefficient(&block, mark.class), mark, layout.step(), bit);
             }
-            let changes;
-            (changes, lift) = with_room(picture, [x, y], marks, &mut deltas, layout.lift());
-            picture.add(x, y, &changes.map(|change| change + lift));
+            let (changes, shift) = with_room(picture, [x, y], marks, &mut deltas, layout.lift());
+            picture.add(x, y, &changes.map(|change| change + shift));
+            lift = shift;
         }
         if let Some(trace) = &mut trace {
             trace.deltas.extend_from_slice(&deltas);
